@@ -1,0 +1,1 @@
+"""The device profiles, predictors and connections that come with the engine."""

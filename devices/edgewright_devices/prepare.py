@@ -1,0 +1,95 @@
+"""Brings an ONNX file into the form that work is counted on: standard operators, every size known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgewright.errors import ModelError
+from edgewright_devices.shapes import fix_inputs, infer
+
+if TYPE_CHECKING:
+    import onnx
+
+STANDARD = {
+    "QLinearConv": ("Conv", slice(0, 4, 3)),
+    "QLinearMatMul": ("MatMul", slice(0, 4, 3)),
+    "QGemm": ("Gemm", slice(0, 4, 3)),
+    "QLinearAdd": ("Add", slice(0, 4, 3)),
+    "QLinearMul": ("Mul", slice(0, 4, 3)),
+    "QLinearConcat": ("Concat", slice(2, None, 3)),
+    "QLinearAveragePool": ("AveragePool", slice(1)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", slice(1)),
+    "QLinearSigmoid": ("Sigmoid", slice(1)),
+    "QLinearLeakyRelu": ("LeakyRelu", slice(1)),
+    "QLinearSoftmax": ("Softmax", slice(1)),
+    "MatMulIntegerToFloat": ("MatMulInteger", slice(2)),
+    "FusedConv": ("Conv", slice(2)),
+    "FusedGemm": ("Gemm", slice(2)),
+    "BiasGelu": ("Add", slice(2)),
+    "FastGelu": ("Relu", slice(1)),
+    "Gelu": ("Relu", slice(1)),
+    "QuickGelu": ("Relu", slice(1)),
+    "SkipLayerNormalization": ("Add", slice(2)),
+}
+"""Fused and quantised operators, the standard one that does the same work, and which inputs it takes over."""
+
+
+def prepare(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> onnx.ModelProto:
+    """The model in the file at `path`, local functions inlined, fused operators replaced by standard ones.
+
+    Weights kept in other files stay there. Raises: ModelError when the file cannot be read.
+    """
+    import onnx
+    import onnx.inliner
+    from google.protobuf.message import DecodeError
+
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except (OSError, DecodeError) as cause:
+        raise ModelError(f"{path} cannot be read as an ONNX model: {cause}") from cause
+    _drop_default_inputs(proto)
+    proto = _modernise(onnx.inliner.inline_local_functions(proto))
+    _standardise(proto.graph)
+    fix_inputs(proto.graph, shapes, batch)
+    return infer(proto)
+
+
+def branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The branches of an `If`."""
+    return (attribute.g for attribute in node.attribute if attribute.name.endswith("_branch"))
+
+
+def _drop_default_inputs(proto: onnx.ModelProto) -> None:
+    """Old files list weights among the inputs too, where shape inference does not take them for constants."""
+    weights = {initializer.name for initializer in proto.graph.initializer}
+    fed = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(fed)
+    proto.ir_version = max(proto.ir_version, 4)
+
+
+def _modernise(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Before opset 13 shapes are not inferred through computed ones; a file that cannot be raised stays as it is."""
+    import onnx.version_converter
+
+    if any(entry.domain in {"", "ai.onnx"} and entry.version >= 13 for entry in proto.opset_import):
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, 13)
+    except RuntimeError:
+        return proto
+
+
+def _standardise(graph: onnx.GraphProto) -> None:
+    """Replace fused and quantised operators by standard ones, for which ONNX knows how shapes follow."""
+    for node in graph.node:
+        if node.op_type in STANDARD:
+            node.op_type, taken = STANDARD[node.op_type]
+            inputs = list(node.input)[taken]
+            del node.input[:]
+            node.input.extend(inputs)
+            node.domain = ""
+        for branch in branches(node):
+            _standardise(branch)

@@ -1,0 +1,330 @@
+"""Counts what an ONNX graph asks of a device: operations and bytes, node by node, at the width they run in."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright_devices.prepare import branches, prepare
+from edgewright_devices.shapes import known
+
+if TYPE_CHECKING:
+    import onnx
+
+Shape = tuple[int, ...]
+
+VIEWS = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Shape", "Size"}
+"""Operators that runtimes answer without touching the data."""
+
+CONVOLUTIONS = {"Conv", "ConvInteger", "ConvTranspose"}
+PRODUCTS = {"MatMul", "MatMulInteger"}
+RECURRENT = {"RNN", "GRU", "LSTM"}
+OPAQUE = {"Loop", "Scan", "Attention", "MultiHeadAttention", "GroupQueryAttention", "MatMulNBits", "DeformConv"}
+"""Operators whose work cannot be read from shapes alone; they are reported, never counted as nothing."""
+
+FUSED = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
+"""Operators that runtimes fold into the product whose result they take, when nothing else takes it."""
+
+PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinear", "Split", "ReduceMean"}
+"""Operators whose inputs after the first are parameters, not data."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one node asks for. `operator` is the standard one that does the same work; `kind` is
+    `dense`, `depthwise` or `other`; `ops` counts a MAC as two (other nodes: one per output element).
+    `dtype` is what the node computes in: `int8` between quantised tensors, `float16`, else `float32`.
+    """
+
+    name: str
+    operator: str
+    kind: str
+    dtype: str
+    macs: int
+    ops: int
+    weight_bytes: int
+    activation_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """All that moves between the node and memory, if nothing stays in a cache."""
+        return self.weight_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The nodes of a graph that cost something, and by name and operator those that could not be counted.
+
+    `opaque` ones may hide most of the work; `uncounted` ones only move data, whose size is not known.
+    """
+
+    works: tuple[Work, ...]
+    opaque: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return sum(work.macs for work in self.works)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Weights read in one run, at their stored width; a shared weight counts each time it is read."""
+        return sum(work.weight_bytes for work in self.works)
+
+
+def workload(path: Path, shapes: Mapping[str, Shape] | None = None, *, batch: int = 1) -> Workload:
+    """What one run of the ONNX file at `path` asks for.
+
+    `shapes` are the sizes of inputs by name; for other inputs a free first dimension is `batch`, any other 1.
+    The branches of an `If` count as the dearer of the two.
+
+    Raises: ModelError when the file cannot be read.
+    """
+    graph = prepare(path, shapes or {}, batch).graph
+    return _count(graph, _Tensors())
+
+
+@dataclass
+class _Tensors:
+    """What is known about the tensors of a graph: shapes, bits per element, and which are constant."""
+
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+    quantised: set[str] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+
+    def copy(self) -> _Tensors:
+        """A copy for a branch, which sees its parent's tensors."""
+        return _Tensors(dict(self.shapes), dict(self.bits), set(self.constants), set(self.quantised), set())
+
+    def type(self, name: str, elem_type: int) -> None:
+        """Note the element type of a tensor."""
+        self.bits[name] = _bits(elem_type)
+        if elem_type in _integers():
+            self.quantised.add(name)
+
+    def size(self, name: str) -> int:
+        """Elements of a tensor."""
+        return math.prod(self.shapes[name])
+
+    def bytes(self, name: str) -> int:
+        """Bytes of a tensor as it is stored."""
+        return math.ceil(self.size(name) * self.bits.get(name, 32) / 8)
+
+
+def _count(graph: onnx.GraphProto, tensors: _Tensors) -> Workload:
+    tensors = tensors.copy()
+    _read_tensors(graph, tensors)
+    works: list[Work] = []
+    opaque: list[str] = []
+    uncounted: list[str] = []
+    for node in graph.node:
+        label = f"{node.name or node.output[0]} ({node.op_type})"
+        if node.op_type == "If":
+            inner = max((_count(branch, tensors) for branch in branches(node)), key=lambda load: load.macs)
+            works += inner.works
+            opaque += inner.opaque
+            uncounted += inner.uncounted
+        elif _is_free(node, tensors):
+            continue
+        elif not _is_opaque(node) and _known(node, tensors):
+            works.append(_work(node, tensors))
+        elif _is_opaque(node) or _multiplies(node):
+            opaque.append(label)
+        else:
+            uncounted.append(label)
+    return Workload(tuple(works), tuple(opaque), tuple(uncounted))
+
+
+def _is_opaque(node: onnx.NodeProto) -> bool:
+    """Whether shapes do not tell the node's work: a loop, an attention, an operator of someone's own."""
+    return node.op_type in OPAQUE or node.domain not in {"", "ai.onnx", "ai.onnx.ml"}
+
+
+def _read_tensors(graph: onnx.GraphProto, tensors: _Tensors) -> None:
+    for initializer in graph.initializer:
+        tensors.shapes[initializer.name] = tuple(initializer.dims)
+        tensors.type(initializer.name, initializer.data_type)
+        tensors.constants.add(initializer.name)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes = known(value)
+        if sizes is not None:
+            tensors.shapes.setdefault(value.name, sizes)
+        if value.name not in tensors.bits:
+            tensors.type(value.name, value.type.tensor_type.elem_type)
+    uses = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        _follow(node, tensors)
+        if uses[node.output[0]] == 1 and (_multiplies(node) or _is_fused(node, tensors)):
+            tensors.products.add(node.output[0])
+    _narrow_outputs(graph, tensors)
+
+
+def _follow(node: onnx.NodeProto, tensors: _Tensors) -> None:
+    """Mark what is constant, and give dequantised tensors the width they are stored in."""
+    read = [name for name in node.input if name]
+    if node.op_type == "Constant" or (read and all(name in tensors.constants for name in read)):
+        tensors.constants.update(node.output)
+    if node.op_type == "DequantizeLinear":
+        tensors.bits[node.output[0]] = tensors.bits.get(node.input[0], 8)
+        tensors.quantised.add(node.output[0])
+    elif node.op_type in VIEWS | {"Transpose"} and read and read[0] in tensors.quantised:
+        tensors.bits[node.output[0]] = tensors.bits[read[0]]
+        tensors.quantised.add(node.output[0])
+
+
+def _narrow_outputs(graph: onnx.GraphProto, tensors: _Tensors) -> None:
+    """A node between DequantizeLinear and QuantizeLinear runs fused with both: its output is written narrow."""
+    by_output = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        chain = [node.input[0]]
+        while chain[-1] in by_output and _is_fused(by_output[chain[-1]], tensors):
+            chain.append(_data(by_output[chain[-1]], tensors)[0])
+        if chain[-1] in by_output and _is_quantised(by_output[chain[-1]], tensors):
+            tensors.bits.update(dict.fromkeys(chain, tensors.bits.get(node.output[0], 8)))
+            tensors.quantised.update(chain)
+
+
+def _is_quantised(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+    """Whether the node computes on narrow integers: those it reads, or those it reads dequantised."""
+    operands = _operands(node)[:2]
+    return bool(operands) and all(name in tensors.quantised for name in operands)
+
+
+def _is_free(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+    """Constant expressions are folded, views move nothing, and (de)quantising is fused into its neighbours."""
+    if all(name in tensors.constants for name in node.output) or node.op_type in VIEWS:
+        return True
+    if node.op_type == "QuantizeLinear":
+        return node.input[0] in tensors.quantised
+    return node.op_type == "DequantizeLinear" or _is_fused(node, tensors)
+
+
+def _is_fused(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+    """Whether the node only finishes a product: normalises it, activates it or adds a constant to it."""
+    data = _data(node, tensors)
+    finishes = node.op_type in FUSED or (node.op_type in {"Add", "Mul"} and len(node.input) == 2)
+    return finishes and len(data) == 1 and data[0] in tensors.products
+
+
+def _data(node: onnx.NodeProto, tensors: _Tensors) -> list[str]:
+    return [name for name in node.input if name and name not in tensors.constants]
+
+
+def _multiplies(node: onnx.NodeProto) -> bool:
+    return node.op_type in CONVOLUTIONS | PRODUCTS | RECURRENT | {"Gemm", "Einsum"}
+
+
+def _known(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+    return all(name in tensors.shapes for name in (*_operands(node), node.output[0]))
+
+
+def _operands(node: onnx.NodeProto) -> list[str]:
+    """The data that the node reads, weights included."""
+    read = [name for name in node.input if name]
+    if node.op_type.endswith("Integer"):
+        return read[:2]
+    return read[:1] if node.op_type in PARAMETRIC else read
+
+
+def _work(node: onnx.NodeProto, tensors: _Tensors) -> Work:
+    macs = _macs(node, tensors)
+    read = _operands(node)
+    weights = sum(tensors.bytes(name) for name in read if name in tensors.constants)
+    moved = sum(tensors.bytes(name) for name in read if name not in tensors.constants)
+    written = sum(tensors.bytes(name) for name in node.output if name in tensors.shapes)
+    return Work(
+        name=node.name or node.output[0],
+        operator=node.op_type,
+        kind=_kind(node, tensors) if macs else "other",
+        dtype=_dtype(node, tensors),
+        macs=macs,
+        ops=2 * macs or tensors.size(node.output[0]),
+        weight_bytes=weights,
+        activation_bytes=moved + written,
+    )
+
+
+def _macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+    """Multiply-accumulates of a node: each element of the output times what is summed into it."""
+    if not _multiplies(node):
+        return 0
+    if node.op_type == "Einsum":
+        return _einsum_macs(node, tensors)
+    if node.op_type in RECURRENT:
+        return _recurrent_macs(node, tensors)
+    left, right = (tensors.shapes[name] for name in _operands(node)[:2])
+    if node.op_type in CONVOLUTIONS:
+        # a transposed convolution spreads each input element instead of gathering into each output element
+        spread = node.op_type.endswith("Transpose")
+        return (math.prod(left) if spread else tensors.size(node.output[0])) * math.prod(right[1:])
+    summed = left[0] if node.op_type == "Gemm" and _attribute(node, "transA", 0) else left[-1]
+    return tensors.size(node.output[0]) * summed
+
+
+def _recurrent_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+    """Every step of every example multiplies by both weight matrices."""
+    steps, batch = tensors.shapes[node.input[0]][:2]
+    return steps * batch * (tensors.size(node.input[1]) + tensors.size(node.input[2]))
+
+
+def _einsum_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+    """The product of the sizes of all labels."""
+    terms = _attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, name in zip(terms, node.input):
+        sizes.update(zip(term, tensors.shapes[name]))
+    return math.prod(sizes.values()) if len(terms) > 1 else 0
+
+
+def _kind(node: onnx.NodeProto, tensors: _Tensors) -> str:
+    """Depthwise convolutions reuse little and run far from the peak; all else that multiplies is dense."""
+    if node.op_type not in CONVOLUTIONS or _attribute(node, "group", 1) == 1:
+        return "dense"
+    return "depthwise" if tensors.shapes[_operands(node)[1]][1] == 1 else "dense"
+
+
+def _dtype(node: onnx.NodeProto, tensors: _Tensors) -> str:
+    if _is_quantised(node, tensors):
+        return "int8"
+    return "float16" if tensors.bits.get(node.input[0], 32) == 16 else "float32"
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
+    return default
+
+
+def _integers() -> set[int]:
+    """The integer types that weights and activations are quantised to."""
+    import onnx
+
+    names = onnx.TensorProto.DataType
+    narrow = {"INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"}
+    return {value for name, value in names.items() if name in narrow}
+
+
+def _bits(elem_type: int) -> int:
+    """Bits per element of an ONNX type; 32 for those without a fixed width."""
+    import onnx
+
+    names = onnx.TensorProto.DataType
+    narrow = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "BOOL": 8, "BFLOAT16": 16}
+    label = names.Name(elem_type) if elem_type in names.values() else ""
+    if label in narrow:
+        return narrow[label]
+    if label in {"", "UNDEFINED", "STRING"}:
+        return 32
+    return int(onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize) * 8
