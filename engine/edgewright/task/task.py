@@ -1,0 +1,343 @@
+"""A task: four splits of examples, and the metric that judges outputs on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgewright.errors import TaskError
+from edgewright.task.metrics import AGREEMENT, agreement, agreement_each
+from edgewright.types import Array, Arrays, Metric, Signature, TensorSpec
+
+SPLITS = ("training", "calibration", "selection", "test")
+
+Score = Callable[[Arrays, Any], float]
+"""(outputs by name joined on the example axis, labels) -> the metric's value.
+
+Labels are whatever the examples hold; where they hold none, they are the original model's outputs.
+"""
+
+Each = Callable[[Arrays, Any], Array]
+"""(outputs, labels) -> one score per example, whose mean is the metric."""
+
+
+class Examples(Protocol):
+    """Indexable data. An example is one row of every input."""
+
+    @property
+    def digest(self) -> str:
+        """Changes when any example or label does."""
+        ...
+
+    @property
+    def labelled(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def take(self, indices: Sequence[int]) -> tuple[Arrays, Any]:
+        """The inputs by name, stacked, and the labels (None without labels)."""
+        ...
+
+    def labels_at(self, indices: Sequence[int]) -> Any:
+        """The labels alone, without reading inputs."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayExamples:
+    """Examples that lie in memory (or in a memory map)."""
+
+    inputs: Arrays
+    labels: Any = None
+
+    @property
+    def digest(self) -> str:
+        """The sha-256 of every array, in order of name."""
+        sha = hashlib.sha256()
+        for name in sorted(self.inputs):
+            sha.update(name.encode() + array_digest(self.inputs[name]).encode())
+        if self.labels is not None:
+            sha.update(array_digest(np.asarray(self.labels)).encode())
+        return sha.hexdigest()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a label for each example."""
+        return self.labels is not None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, indices: Sequence[int]) -> tuple[Arrays, Any]:
+        """The rows at `indices`."""
+        rows = np.asarray(indices, dtype=np.int64)
+        inputs = {name: np.ascontiguousarray(array[rows]) for name, array in self.inputs.items()}
+        return inputs, self.labels_at(indices)
+
+    def labels_at(self, indices: Sequence[int]) -> Any:
+        """The labels of the rows at `indices`."""
+        return None if self.labels is None else np.asarray(self.labels)[np.asarray(indices, dtype=np.int64)]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some examples: exactly what the model's inputs take, their labels, and which examples they are."""
+
+    inputs: Arrays
+    labels: Any
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Data, metric and splits. `splits` maps a split's name to (examples, the indices that belong to it).
+
+    A `synthetic` task is seeded noise: it shows agreement with the original, and says nothing of accuracy.
+    """
+
+    name: str
+    splits: Mapping[str, tuple[Examples, Sequence[int]]]
+    metric: Metric
+    score: Score
+    each: Each | None = None
+    preprocessing: str = ""
+    loss: Any = None
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    synthetic: bool = False
+    hidden: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.splits) - set(SPLITS)
+        if unknown:
+            raise TaskError(
+                f"task {self.name!r} has no split named {sorted(unknown)[0]!r}; allowed: {', '.join(SPLITS)}"
+            )
+        if self.metric.direction not in ("higher", "lower"):
+            raise TaskError(
+                f"metric {self.metric.name!r} says direction={self.metric.direction!r}; allowed: higher, lower"
+            )
+
+    @property
+    def digest(self) -> str:
+        """Changes when an example, a label, the split or the metric does."""
+        sha = hashlib.sha256(f"{self.name} {self.metric}".encode())
+        for name in sorted(self.splits):
+            examples, indices = self.splits[name]
+            sha.update(f"{name} {examples.digest} ".encode() + np.asarray(indices, np.int64).tobytes())
+        return sha.hexdigest()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split that counts has labels; without, outputs are compared with the original's."""
+        return all(examples.labelled for examples, _ in self.splits.values())
+
+    def size(self, split: str) -> int:
+        """How many examples the split has; 0 when there is no such split."""
+        return len(self.splits[split][1]) if split in self.splits else 0
+
+    def without(self, split: str) -> Task:
+        """The same task, in which asking for `split` is an error: what methods get to see."""
+        return replace(self, hidden=self.hidden | {split})
+
+    def batches(self, split: str, size: int = 1, *, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
+        """The examples of a split, `size` at a time; training is shuffled by (seed, epoch)."""
+        if split in self.hidden:
+            raise TaskError(f"the {split} split of task {self.name!r} is read by the contract only")
+        if split not in self.splits:
+            raise TaskError(f"task {self.name!r} has no {split} split; it has: {', '.join(self.splits)}")
+        examples, indices = self.splits[split]
+        order = np.asarray(indices, dtype=np.int64)
+        if split == "training":
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        order = order[:limit]
+        for start in range(0, len(order), size):
+            chosen = [int(i) for i in order[start : start + size]]
+            inputs, labels = examples.take(chosen)
+            yield Batch(inputs, labels, tuple(chosen))
+
+    def checked(self, signature: Signature) -> Task:
+        """This task, once its first example is known to fit the model.
+
+        A task that calls its only input something else than the model does is renamed to fit.
+        Raises: TaskError with the shape that was expected and the one that was found.
+        """
+        first = next(iter(self.without("test").batches(self._first_split()))).inputs
+        task = self
+        if len(first) == 1 and len(signature.fed) == 1 and set(first) != {signature.fed[0].name}:
+            task = self._renamed(next(iter(first)), signature.fed[0].name)
+            first = {signature.fed[0].name: next(iter(first.values()))}
+        for spec in signature.fed:
+            if spec.name not in first:
+                raise TaskError(
+                    f"task {self.name!r} gives no array for the model's input {spec.name!r}; "
+                    f"it gives: {', '.join(first)}"
+                )
+            _check_fits(self.name, spec, first[spec.name])
+        return task
+
+    def _first_split(self) -> str:
+        present = [name for name in SPLITS if self.size(name) and name not in self.hidden and name != "test"]
+        if not present:
+            raise TaskError(f"task {self.name!r} has no examples outside its test split")
+        return present[0]
+
+    def _renamed(self, old: str, new: str) -> Task:
+        splits = {name: (_Renamed(examples, old, new), rows) for name, (examples, rows) in self.splits.items()}
+        return replace(self, splits=splits)
+
+    def labels(self, split: str) -> Any:
+        """The labels of a whole split; None without labels."""
+        examples, indices = self.splits[split]
+        return examples.labels_at(indices) if examples.labelled else None
+
+    @staticmethod
+    def from_arrays(
+        inputs: Arrays,
+        labels: Any = None,
+        *,
+        metric: Metric,
+        score: Score,
+        each: Each | None = None,
+        name: str = "task",
+        training: tuple[Arrays, Any] | None = None,
+        preprocessing: str = "",
+        loss: Any = None,
+        seed: int = 0,
+    ) -> Task:
+        """A task over arrays.
+
+        `each` gives one score per example, whose mean `score` is; with it, differences get a closer interval.
+        With `training` (inputs, labels), `inputs` is the test split, and calibration (5 %) and selection
+        (15 %) are taken from training by seed. Without, `inputs` is split 15/25/60 into calibration,
+        selection and test.
+        """
+        check_arrays(name, inputs, labels)
+        test = ArrayExamples(inputs, labels)
+        if training is None:
+            parts = split_indices(len(test), {"calibration": 0.15, "selection": 0.25, "test": 0.60}, seed)
+            splits = {part: (test, rows) for part, rows in parts.items()}
+            notes = (_describe_split("split by seed", seed, splits),)
+        else:
+            check_arrays(name, *training)
+            train = ArrayExamples(*training)
+            parts = split_indices(len(train), {"calibration": 0.05, "selection": 0.15, "training": 0.80}, seed)
+            splits = {part: (train, rows) for part, rows in parts.items()}
+            splits["test"] = (test, list(range(len(test))))
+            notes = (_describe_split("calibration and selection taken from training by seed", seed, splits),)
+        return Task(name, splits, metric, score, each, preprocessing, loss, seed, notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Renamed:
+    """Examples whose only input goes by another name."""
+
+    examples: Examples
+    old: str
+    new: str
+
+    @property
+    def digest(self) -> str:
+        return self.examples.digest
+
+    @property
+    def labelled(self) -> bool:
+        return self.examples.labelled
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def take(self, indices: Sequence[int]) -> tuple[Arrays, Any]:
+        inputs, labels = self.examples.take(indices)
+        return {self.new: inputs[self.old]}, labels
+
+    def labels_at(self, indices: Sequence[int]) -> Any:
+        return self.examples.labels_at(indices)
+
+
+def noise_task(signature: Signature, seed: int, count: int = 40) -> Task:
+    """Seeded noise for a model that came without data; free dimensions other than the first count as 1."""
+    rng = np.random.default_rng(seed)
+    inputs = {spec.name: _noise(spec, count, rng) for spec in signature.fed}
+    task = Task.from_arrays(
+        inputs, metric=AGREEMENT, score=agreement, each=agreement_each, name="seeded noise", seed=seed
+    )
+    return replace(task, synthetic=True, notes=())
+
+
+def _noise(spec: TensorSpec, count: int, rng: np.random.Generator) -> Array:
+    shape = (count, *(1 if isinstance(dim, str) else dim for dim in spec.shape[1:]))
+    kind = np.dtype(spec.dtype).kind
+    if kind == "f":
+        return rng.standard_normal(shape).astype(spec.dtype)
+    return rng.integers(0, 2, shape).astype(spec.dtype)
+
+
+def split_indices(count: int, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
+    """Disjoint index lists that cover `range(count)`, by seed; the last share takes what is left.
+
+    Raises: TaskError when a share would get no example.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    parts: dict[str, list[int]] = {}
+    start = 0
+    for position, (name, share) in enumerate(shares.items()):
+        end = count if position == len(shares) - 1 else start + round(count * share)
+        parts[name] = sorted(int(i) for i in order[start:end])
+        start = end
+    empty = [name for name, rows in parts.items() if not rows]
+    if empty:
+        raise TaskError(f"{count} examples are too few to split: {empty[0]} would get none; give at least 10")
+    return parts
+
+
+def check_arrays(name: str, inputs: Arrays, labels: Any) -> None:
+    """Raises: TaskError when lengths differ, there is nothing, or a value is not a number."""
+    if not inputs:
+        raise TaskError(f"task {name!r} has no inputs")
+    lengths = {key: len(array) for key, array in inputs.items()}
+    if labels is not None:
+        lengths["labels"] = len(labels)
+    if len(set(lengths.values())) != 1:
+        found = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise TaskError(f"task {name!r} has arrays of different length: {found}")
+    for key, array in inputs.items():
+        if array.dtype.kind == "O":
+            raise TaskError(f"task {name!r}: input {key!r} holds Python objects; give plain numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            where = np.argwhere(~np.isfinite(array))[0]
+            raise TaskError(f"task {name!r}: input {key!r} is NaN or infinite at {where.tolist()}; clean the data")
+
+
+def array_digest(array: Array) -> str:
+    """The sha-256 of dtype, shape and values."""
+    sha = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    if array.dtype.hasobject:
+        sha.update(repr(array.tolist()).encode())
+    else:
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def _check_fits(task: str, spec: TensorSpec, array: Array) -> None:
+    found = f"{array.dtype} {list(array.shape[1:])}"
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise TaskError(
+            f"task {task!r} gives {found} per example for {spec.name!r}, "
+            f"but the model takes {spec.dtype} {list(spec.shape[1:])}"
+        )
+    if array.dtype != np.dtype(spec.dtype):
+        raise TaskError(
+            f"task {task!r} gives {array.dtype} for {spec.name!r}, but the model takes {spec.dtype}; "
+            f"convert (and normalise) the data as in training, in the .npz or in a file.py:name task"
+        )
+
+
+def _describe_split(how: str, seed: int, splits: Mapping[str, tuple[Examples, Sequence[int]]]) -> str:
+    sizes = ", ".join(f"{name} {len(rows)}" for name, (_, rows) in splits.items())
+    return f"{how} {seed}: {sizes}"

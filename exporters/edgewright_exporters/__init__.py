@@ -1,0 +1,1 @@
+"""The exporters and report renderers that come with the engine."""

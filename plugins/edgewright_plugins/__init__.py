@@ -1,0 +1,1 @@
+"""The loaders and compression methods that come with the engine."""

@@ -1,0 +1,14 @@
+"""Lists the modules whose loaders and methods come with the engine; a new one is one more line."""
+
+from __future__ import annotations
+
+EDGEWRIGHT_API = 1
+
+MODULES = (
+    "edgewright_plugins.half",
+    "edgewright_plugins.lift",
+    "edgewright_plugins.loaders",
+    "edgewright_plugins.lower",
+    "edgewright_plugins.quantize",
+    "edgewright_plugins.simplify",
+)

@@ -1,0 +1,84 @@
+"""Small bundles of real graphs, for every test that runs something."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from edgewright.bundle import Contents, file_digest, write_bundle
+from edgewright.types import Artifact, GraphFile, Placement, Plan, Signature, Stage, State, TensorSpec, Variant
+
+MakeBundle = Callable[..., Path]
+
+LINEAR = """
+<ir_version: 8, opset_import: ["" : 17]>
+linear (float[N, 4] x) => (float[N, 3] y)
+<float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}> { y = MatMul(x, w) }
+"""
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return TensorSpec(value.name, str(np.dtype(dtype)), tuple(d.dim_param or d.dim_value for d in tensor.shape.dim))
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _example(signature: Signature) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    shapes = {s.name: [1 if isinstance(d, str) else d for d in s.shape] for s in signature.fed}
+    return {s.name: rng.standard_normal(shapes[s.name]).astype(s.dtype) for s in signature.fed}
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> MakeBundle:
+    """Writes a bundle from graphs as text, one per stage; `carries` names what each stage hands on."""
+
+    def make(
+        *graphs: str,
+        name: str = "bundle",
+        carries: Sequence[tuple[str, ...]] = ((),),
+        state: Sequence[State] = (),
+        runtime: str = "ort",
+        provider: str = "CPUExecutionProvider",
+        options: Mapping[str, Any] | None = None,
+        raw: bytes | None = None,
+    ) -> Path:
+        models = [onnx.parser.parse_model(text) for text in graphs or (LINEAR,)]
+        stages, artifacts, placements, before = [], [], [], ()
+        for i, (model, carry) in enumerate(zip(models, carries, strict=True)):
+            file = tmp_path / f"{name}-{i}.onnx"
+            file.write_bytes(raw or model.SerializeToString())
+            digest, stage = file_digest(file), f"stage{i}"
+            inputs = tuple(v.name for v in model.graph.input)[: len(model.graph.input) - len(before)]
+            outputs = tuple(v.name for v in model.graph.output)[: len(model.graph.output) - len(carry)]
+            stages.append(Stage(stage, GraphFile(file, digest), inputs, outputs, carry))
+            artifacts.append(Artifact(stage, file, digest, file.stat().st_size, "onnx", "main", stage))
+            placements.append(Placement("main", stage, stage, runtime, provider, options or {"threads": 1}))
+            before = carry
+        outputs = models[-1].graph.output
+        signature = Signature(tuple(map(_spec, models[0].graph.input)), tuple(map(_spec, outputs)), tuple(state))
+        contents = Contents(
+            name=name,
+            signature=signature,
+            variants=(Variant("main", tuple(stages)),),
+            artifacts=tuple(artifacts),
+            plan=Plan(tuple(placements)),
+            files={"example/inputs.npz": _npz(_example(signature))},
+            extra={},
+        )
+        return write_bundle(tmp_path / name, contents).path
+
+    return make
