@@ -1,0 +1,130 @@
+"""From raw nanoseconds to measurements: latency by statistic, ratio, load, first inference, peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgewright import stats
+from edgewright.types import Measurement, unknown
+
+CLOCK = "perf_counter_ns on the device"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found out about one candidate.
+
+    `latency` maps p50, mean, and the percentiles that the runs support, to milliseconds; `ratio` is the
+    reference's latency over this one's, so above 1 is faster (None when it was measured alone).
+    `runs_ns` is every run, round by round.
+    """
+
+    latency: Mapping[str, Measurement]
+    load: Measurement
+    first: Measurement
+    memory: Measurement
+    ratio: Measurement | None
+    runs_ns: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements of one candidate share: their kind and conditions."""
+
+    kind: str
+    conditions: Mapping[str, Any]
+
+    def noting(self, **more: Any) -> Setting:
+        """The same setting with more conditions."""
+        return replace(self, conditions={**self.conditions, **more})
+
+
+def latency_of(setting: Setting, runs_ns: Sequence[Sequence[int]]) -> dict[str, Measurement]:
+    """Latency in ms by statistic, from every run of every round."""
+    rounds_ms = [np.asarray(runs, np.float64) / 1e6 for runs in runs_ns]
+    everything = np.concatenate(rounds_ms)
+    steady = stats.stability(everything)
+    mean, mean_interval = stats.mean_interval([float(r.mean()) for r in rounds_ms])
+    values = {f"p{percent:g}": value for percent, value in stats.percentiles(everything).items()}
+    intervals = {"p50": _median_interval(everything, rounds_ms), "mean": mean_interval}
+    plain = Measurement(
+        "latency",
+        None,
+        "ms",
+        n=len(everything),
+        instrument=CLOCK,
+        resolution=1e-6,
+        kind=setting.kind,
+        unstable=steady.verdict == "unstable",
+        conditions=setting.noting(cov=steady.cov, stability=steady.verdict).conditions,
+    )
+    return {
+        name: replace(plain, value=value, statistic=name, interval=intervals.get(name))
+        for name, value in {**values, "mean": mean}.items()
+    }
+
+
+def ratio_of(setting: Setting, log_ratios: Sequence[float]) -> Measurement:
+    """The speed-up over the reference, from one log ratio per round."""
+    value, interval = stats.ratio_over_rounds(log_ratios)
+    return Measurement(
+        "speed-up",
+        value,
+        "x",
+        n=len(log_ratios),
+        interval=interval,
+        statistic="median over turns of the ratio of lowest deciles, t interval over rounds",
+        instrument=CLOCK,
+        kind=setting.kind,
+        conditions=setting.conditions,
+    )
+
+
+def median_of(setting: Setting, quantity: str, times_ms: Sequence[float]) -> Measurement:
+    """The median of times that were taken once per process."""
+    return Measurement(
+        quantity,
+        float(np.median(times_ms)),
+        "ms",
+        n=len(times_ms),
+        interval=stats.median_interval(times_ms),
+        statistic="median",
+        instrument=CLOCK,
+        kind=setting.kind,
+        conditions=setting.conditions,
+    )
+
+
+def peak_of(setting: Setting, readings: Sequence[Mapping[str, int | None]]) -> Measurement:
+    """The largest peak over the processes; `before_load_bytes` is what they held without the model."""
+    peaks = [r["peak_bytes"] for r in readings if r["peak_bytes"] is not None]
+    if not peaks:
+        return unknown("peak memory", "B", "this system does not tell a process's peak memory")
+    before = [r["baseline_bytes"] for r in readings if r["baseline_bytes"] is not None]
+    return Measurement(
+        "peak memory",
+        float(max(peaks)),
+        "B",
+        n=len(peaks),
+        statistic="largest",
+        instrument="VmHWM of the worker process",
+        resolution=1024.0,
+        kind=setting.kind,
+        conditions=setting.noting(before_load_bytes=max(before, default=None)).conditions,
+    )
+
+
+def _median_interval(
+    everything: npt.NDArray[np.float64], rounds_ms: Sequence[npt.NDArray[np.float64]]
+) -> tuple[float, float] | None:
+    """Over rounds when there are several, widened to hold the pooled median; else over the runs."""
+    if len(rounds_ms) == 1:
+        return stats.median_interval(everything)
+    _, interval = stats.mean_interval([float(np.median(r)) for r in rounds_ms])
+    pooled = float(np.median(everything))
+    return None if interval is None else (min(interval[0], pooled), max(interval[1], pooled))

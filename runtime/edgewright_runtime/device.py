@@ -1,0 +1,112 @@
+"""Finds out what this device is: processor, memory, versions, providers, governor, and whether it is emulated."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgewright.types import Device
+
+FEATURES = frozenset(
+    (
+        *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
+        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+    )
+)
+"""The instruction sets that change how fast a kernel can be; cpuinfo lists a hundred others."""
+
+_X86 = ("x86_64", "i686")
+
+
+def find_device() -> Device:
+    """What this process runs on. Imports onnxruntime when it is there, to ask for its providers."""
+    cpuinfo = _read("/proc/cpuinfo")
+    isa = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
+    versions, providers = _runtimes()
+    facts = {
+        "isa": isa,
+        "cpu": _cpu(cpuinfo),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": _memory_bytes(),
+        "os": f"{platform.system()} {platform.release()}",
+        "libc": " ".join(platform.libc_ver()).strip() or "unknown",
+        "python": platform.python_version(),
+        "features": tuple(sorted(_features(cpuinfo) & FEATURES)),
+        "versions": versions,
+        "providers": providers,
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
+        "emulated": bool(emulation(isa, cpuinfo)),
+    }
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return Device(fingerprint=fingerprint, **facts)  # pyright: ignore[reportArgumentType]
+
+
+def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
+    """The evidence that instructions are emulated here, or nothing.
+
+    User-mode QEMU shows as the parent's executable, as a registered interpreter for our own instruction
+    set, or as an x86 cpuinfo under another set; full emulation names itself as the processor.
+    """
+    try:
+        parent = os.path.basename(os.readlink(proc / str(os.getppid()) / "exe"))
+    except OSError:
+        parent = ""
+    if parent.startswith("qemu-"):
+        return f"runs under {parent}"
+    if (proc / "sys/fs/binfmt_misc" / f"qemu-{isa}").exists():
+        return f"this kernel runs {isa} programs through qemu-{isa}"
+    if isa not in _X86 and re.search(r"^vendor_id\s*:", cpuinfo, re.MULTILINE):
+        return f"a processor of another instruction set than {isa}"
+    name = re.search(r"QEMU TCG|QEMU Virtual CPU|VirtualApple", cpuinfo)
+    return f"the processor calls itself {name.group()}" if name else ""
+
+
+def conditions() -> dict[str, object]:
+    """What may change from one measurement to the next: load averages, temperature in °C where it can be read."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    zones = (_read(str(zone)) for zone in Path("/sys/class/thermal").glob("thermal_zone*/temp"))
+    readings = [int(text) / 1000 for text in zones if text.strip().lstrip("-").isdigit()]
+    return {"load_average": load, "temperature_c": max(readings) if readings else None}
+
+
+def _runtimes() -> tuple[Mapping[str, str], tuple[str, ...]]:
+    versions = {"numpy": version("numpy")}
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        return versions, ()
+    return {**versions, "onnxruntime": str(onnxruntime.__version__)}, tuple(onnxruntime.get_available_providers())
+
+
+def _cpu(cpuinfo: str) -> str:
+    board = _read("/proc/device-tree/model").strip("\0 \n")
+    if board:
+        return board
+    match = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or "unknown"
+
+
+def _features(cpuinfo: str) -> frozenset[str]:
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()
+
+
+def _memory_bytes() -> int:
+    match = re.search(r"MemTotal:\s*(\d+) kB", _read("/proc/meminfo"))
+    return int(match.group(1)) * 1024 if match else 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,167 @@
+"""Sessions of ONNX Runtime: opened with the provider that was asked for, errors in one sentence, profiles."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewright.errors import InputError, suggest
+from edgewright.types import Dim, TensorSpec
+from edgewright_runtime.ort import CPU
+
+
+def _exceptions(module: Any) -> Iterator[type[Exception]]:
+    for name in dir(module):
+        value = getattr(module, name)
+        if isinstance(value, type) and issubclass(value, Exception):
+            yield value
+
+
+# onnxruntime has no type stubs.
+onnxruntime: Any = importlib.import_module("onnxruntime")
+native: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+
+ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_exceptions(native))
+"""What onnxruntime raises; its own classes differ from version to version."""
+
+FATAL_ONLY = 4
+WARM_RUNS = 3
+LEVELS: Mapping[str, Any] = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+class OrtSession:
+    """One ONNX file, loaded."""
+
+    def __init__(self, path: str, options: Mapping[str, Any]) -> None:
+        """`options` as `Ort` describes them. Raises: InputError."""
+        self._path = path
+        self._options = options
+        self._session = _create(path, options, _session_options(options))
+        self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+        self._outputs = list(self.outputs)
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The outputs, in the graph's order. Raises: InputError."""
+        try:
+            return self._session.run(self._outputs, feeds)
+        except ERRORS as error:
+            raise InputError(f"{Path(self._path).name} cannot run: {_sentence(error)}") from error
+
+    def profile(self, feeds: Mapping[str, Any], runs: int) -> list[dict[str, Any]]:
+        """Per executed node `node`, `operator`, `provider` and `mean_us` over `runs` runs after a warm-up.
+
+        The node of an `If`, `Loop` or `Scan` includes its body, whose nodes are listed as well.
+        """
+        settings = _session_options(self._options)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            settings.profile_file_prefix = str(Path(folder) / "profile")
+            session = _create(self._path, self._options, settings)
+            for _ in range(WARM_RUNS + runs):
+                session.run(self._outputs, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return _summarise(events, runs)
+
+
+def read_signature(path: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a graph. Raises: InputError when it cannot be loaded."""
+    session = _create(path, {}, _session_options({"graph": "none"}))
+    return _specs(session.get_inputs()), _specs(session.get_outputs())
+
+
+def _specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(node.name, _dtype(node.type), _shape(node.name, node.shape)) for node in nodes)
+
+
+def _dtype(text: str) -> str:
+    """`tensor(float)` as numpy calls it."""
+    inner = text[len("tensor(") : -1]
+    return {"float": "float32", "double": "float64", "string": "object"}.get(inner, inner)
+
+
+def _shape(name: str, shape: Sequence[Any]) -> tuple[Dim, ...]:
+    return tuple(d if isinstance(d, (int, str)) else f"{name}_{i}" for i, d in enumerate(shape))
+
+
+def _create(path: str, options: Mapping[str, Any], settings: Any) -> Any:
+    provider = _checked_provider(options)
+    try:
+        session = onnxruntime.InferenceSession(path, settings, providers=[provider])
+    except ERRORS as error:
+        raise InputError(_why_not(path, options, provider, _sentence(error))) from error
+    session.disable_fallback()
+    found = session.get_providers()
+    if provider not in found and not options.get("allow_fallback"):
+        raise InputError(
+            f"{provider} could not start and onnxruntime fell back to {', '.join(found)}; "
+            "repair its libraries, choose another provider, or allow the fallback"
+        )
+    return session
+
+
+def _checked_provider(options: Mapping[str, Any]) -> str:
+    provider = str(options.get("provider", CPU))
+    available: list[str] = onnxruntime.get_available_providers()
+    if provider in available:
+        return provider
+    if options.get("allow_fallback"):
+        return CPU
+    raise InputError(f"onnxruntime {onnxruntime.__version__} here has no {provider}; {suggest(provider, available)}")
+
+
+def _why_not(path: str, options: Mapping[str, Any], provider: str, reason: str) -> str:
+    name = Path(path).name
+    if provider != CPU and not options.get("allow_fallback") and "fallback" in reason.lower():
+        return (
+            f"{provider} does not take every node of {name}, and the rest would run on {CPU}; "
+            "choose another provider or allow the fallback"
+        )
+    return f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {reason}"
+
+
+def _session_options(options: Mapping[str, Any]) -> Any:
+    level = str(options.get("graph", "all"))
+    if level not in LEVELS:
+        raise InputError(f"graph={level!r} is no level of graph optimisation; {suggest(level, LEVELS)}")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = FATAL_ONLY
+    settings.graph_optimization_level = LEVELS[level]
+    settings.intra_op_num_threads = int(options.get("threads") or 1)
+    settings.inter_op_num_threads = 1
+    # Threads may spin between the nodes of a run, but not between runs, where something else may be timed.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if options.get("provider", CPU) != CPU and not options.get("allow_fallback"):
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return settings
+
+
+def _sentence(error: Exception) -> str:
+    """The part of onnxruntime's message that says what is wrong, on one line."""
+    text = " ".join(str(error).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text[:300]
+
+
+def _summarise(events: list[dict[str, Any]], runs: int) -> list[dict[str, Any]]:
+    starts = sorted(e["ts"] for e in events if e.get("name") == "model_run")
+    first = starts[-runs]
+    nodes: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time") or event["ts"] < first:
+            continue
+        name = event["name"][: -len("_kernel_time")]
+        about = event["args"]
+        row = {"node": name, "operator": about["op_name"], "provider": about.get("provider", ""), "mean_us": 0.0}
+        nodes.setdefault(name, row)["mean_us"] += event["dur"] / runs
+    return list(nodes.values())

@@ -1,0 +1,29 @@
+"""Finds a runtime by its name, or by the `module:object` that a third party's offer carries."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from edgewright.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from edgewright.protocols import Runtime
+
+BUILT_IN = {"ort": "edgewright_runtime.ort:ORT", "null": "edgewright_runtime.null:NULL"}
+
+
+def find_runtime(name: str, entries: Mapping[str, str]) -> Runtime:
+    """The runtime called `name`; `entries` maps names to `module:object` and goes before the built-in ones.
+
+    Raises: InputError when it is unknown or cannot be imported.
+    """
+    known = {**BUILT_IN, **entries}
+    if name not in known:
+        raise InputError(f"the bundle asks for the runtime {name!r}, which is not here; {suggest(name, known)}")
+    module, _, attribute = known[name].partition(":")
+    try:
+        return cast("Runtime", getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the runtime {name!r} cannot be imported from {known[name]}: {error}") from error

@@ -1,0 +1,361 @@
+"""The agent for real: processes that crash, hang, print and are killed, and what the host is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgewright.agent import Agent, build_agent, start_agent
+from edgewright.errors import BundleError, DeviceError, InputError, PluginError
+from edgewright.protocol import answer, decode, encode, failure, read_array, result_of, write_array
+from edgewright_devices.local import LOCAL, LocalLink
+
+MakeBundle = Callable[..., Path]
+
+ACME = """
+import os, signal, sys, time
+from edgewright_runtime.ort import ORT
+
+class Session:
+    def __init__(self, session, options):
+        self.session, self.inputs, self.outputs = session, session.inputs, session.outputs
+        self.acts, self.runs = options.get("acts"), 0
+    def run(self, feeds):
+        self.runs += 1
+        print("a library that prints", flush=True)
+        os.write(1, b"and another\\n")
+        if self.runs > 1:
+            self.act()
+        return self.session.run(feeds)
+    def act(self):
+        if self.acts == "raise":
+            raise OSError("the accelerator is on fire")
+        if self.acts == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.acts == "exit":
+            sys.stderr.write("giving up\\n"); os._exit(3)
+        if self.acts == "hang":
+            time.sleep(600)
+
+class Acme:
+    name, formats = "acme", ("onnx",)
+    def open(self, path, options):
+        return Session(ORT.open(path, options), options)
+
+ACME = Acme()
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the packed agent is kept."""
+    return tmp_path_factory.mktemp("agents")
+
+
+@pytest.fixture
+def agent(cache: Path) -> Iterator[Agent]:
+    """A real agent on this machine."""
+    link = LOCAL.open("")
+    with start_agent(link, cache) as started:
+        yield started
+    link.close()
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> dict[str, Any]:
+    """How to open a bundle with a third party's runtime."""
+    (tmp_path / "acme_runtime.py").write_text(ACME)
+    return {"runtimes": {"acme": "acme_runtime:ACME"}, "path": [str(tmp_path)]}
+
+
+def ones(*shape: int) -> Any:
+    """Float32 ones."""
+    return np.ones(shape, np.float32)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started."""
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether it comes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_open_run_time_profile_close(agent: Agent, make_bundle: MakeBundle) -> None:
+    opened = agent.open(make_bundle())
+    assert opened.load_ms > 0
+    assert opened.first_ms > 0
+    assert opened.placements[0]["runtime"] == "ort"
+    assert opened.peak_bytes is not None
+    assert opened.baseline_bytes is not None
+    assert opened.peak_bytes >= opened.baseline_bytes > 1 << 20
+    outputs = agent.infer(opened, {"x": ones(5, 4)})
+    assert outputs["y"].tolist() == [[2, 2, 2]] * 5
+    taken, _ = agent.warm(opened, rules={"least_ns": 1_000_000})
+    assert len(taken) >= 10
+    assert len(agent.time(opened, least_runs=8, least_ns=0, inputs={"x": ones(2, 4)})) == 8
+    assert [row.operator for row in agent.profile(opened, runs=3)] == ["MatMul"]
+    assert agent.memory(opened)["peak_bytes"] >= opened.peak_bytes  # pyright: ignore[reportOptionalOperand]
+    agent.close(opened)
+    with pytest.raises(InputError, match="nothing is open under the handle"):
+        agent.memory(opened)
+
+
+def test_the_device_is_this_machine(agent: Agent) -> None:
+    device = agent.device()
+    assert device.python == sys.version.split()[0]
+    assert device.features == tuple(sorted(device.features))
+    assert device is agent.device()
+
+
+def test_several_bundles_stay_open_beside_each_other(agent: Agent, make_bundle: MakeBundle) -> None:
+    first, second = agent.open(make_bundle()), agent.open(make_bundle(name="null", runtime="null"))
+    assert agent.infer(first, {"x": ones(1, 4)})["y"].sum() == 6
+    assert agent.infer(second, {"x": ones(1, 4)})["y"].sum() == 0
+    assert first.handle != second.handle
+
+
+def test_what_the_user_gave_wrong_comes_back_as_such(agent: Agent, make_bundle: MakeBundle) -> None:
+    opened = agent.open(make_bundle())
+    with pytest.raises(InputError, match=r"x is float64 \[1, 4\]; the model takes x float32 \[N, 4\]"):
+        agent.infer(opened, {"x": np.ones((1, 4))})
+    with pytest.raises(InputError, match=r"stage0\.onnx cannot be loaded by onnxruntime"):
+        agent.open(make_bundle(name="corrupt", raw=b"not a model"))
+    changed = make_bundle(name="changed")
+    (changed / "artifacts/stage0.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="was changed after the bundle was written"):
+        agent.open(changed)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        agent.open(changed.parent / "nowhere")
+    assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("acts", "says"),
+    [
+        ("raise", "the runtime acme failed in 'infer': OSError: the accelerator is on fire"),
+        ("kill", "was ended by SIGKILL (the system may have run out of memory) during 'infer'"),
+        ("exit", "ended with exit status 3 during 'infer'; it last said: giving up"),
+    ],
+)
+def test_a_crash_is_reported_and_survived(
+    agent: Agent, make_bundle: MakeBundle, acme: dict[str, Any], acts: str, says: str
+) -> None:
+    opened = agent.open(make_bundle(runtime="acme", options={"acts": acts}), **acme)
+    with pytest.raises(PluginError) as caught:
+        agent.infer(opened, {"x": ones(1, 4)})
+    assert says in str(caught.value)
+    agent.close(opened)
+    other = agent.open(make_bundle(name="sound"))
+    assert agent.infer(other, {"x": ones(1, 4)})["y"].shape == (1, 3)
+
+
+def test_what_libraries_print_does_not_reach_the_host(
+    agent: Agent, make_bundle: MakeBundle, acme: dict[str, Any]
+) -> None:
+    opened = agent.open(make_bundle(runtime="acme"), **acme)
+    assert agent.infer(opened, {"x": ones(3, 4)})["y"].shape == (3, 3)
+
+
+def test_a_device_that_hangs_is_given_up(cache: Path, make_bundle: MakeBundle, acme: dict[str, Any]) -> None:
+    link = LOCAL.open("")
+    with start_agent(link, cache) as agent:
+        opened = agent.open(make_bundle(runtime="acme", options={"acts": "hang"}), **acme)
+        with pytest.raises(DeviceError, match=r"the agent at local did not answer 'infer' within 0\.5 s"):
+            agent.infer(opened, {"x": ones(1, 4)}, timeout=0.5)
+        with pytest.raises(DeviceError, match="the agent at local was lost during 'memory'"):
+            agent.memory(opened)
+    link.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
+@pytest.mark.parametrize("how", ["eof", "killed", "killed while a worker hangs"])
+def test_no_process_is_left_over(cache: Path, make_bundle: MakeBundle, acme: dict[str, Any], how: str) -> None:
+    acts = "hang" if how.endswith("hangs") else "nothing"
+    supervisor = subprocess.Popen(
+        [sys.executable, str(build_agent(cache))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
+    bundle = make_bundle(runtime="acme", options={"acts": acts})
+    supervisor.stdin.write(encode({"id": 1, "op": "open", "handle": "a", "bundle": str(bundle), **acme}))
+    supervisor.stdin.flush()
+    assert "result" in decode(supervisor.stdout.readline())
+    (worker,) = children(supervisor.pid)
+    if acts == "hang":
+        supervisor.stdin.write(encode({"id": 2, "op": "time", "handle": "a", "least_runs": 1, "least_ns": 0}))
+        supervisor.stdin.flush()
+    if how == "eof":
+        supervisor.stdin.close()
+    else:
+        supervisor.kill()
+    assert wait_until(lambda: not alive(worker))
+    supervisor.wait(10)
+    supervisor.stdin.close()
+    supervisor.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
+def test_an_agent_that_is_killed_is_a_lost_device(cache: Path) -> None:
+    link = LOCAL.open("")
+    with start_agent(link, cache) as agent:
+        os.kill(agent.ask("hello", protocol=1)["pid"], signal.SIGKILL)
+        with pytest.raises(DeviceError, match=r"the agent at local was lost during 'device' \(exit status"):
+            agent.device()
+    link.close()
+
+
+def test_the_supervisor_answers_nonsense_with_a_sentence(agent: Agent) -> None:
+    with pytest.raises(InputError, match=r"the agent has no operation 'tim'; allowed: .*; did you mean 'time'"):
+        agent.ask("tim")
+    with pytest.raises(DeviceError, match="the host speaks protocol 99, the agent 1; update the older one"):
+        agent.ask("hello", protocol=99)
+    assert agent.ask("hello", protocol=1)["protocol"] == 1
+
+
+def test_a_program_that_is_no_agent_is_a_device_error(tmp_path: Path) -> None:
+    link = LocalLink()
+    agent = Agent(link, link.start([sys.executable, "-c", "print(input()[:7])"]), tmp_path)
+    with pytest.raises(DeviceError, match=r"""expected a message of protocol 1, found '{"id":1'"""):
+        agent.ask("device")
+    agent.stop()
+    with pytest.raises(DeviceError, match="cannot be started on this machine"):
+        link.start([str(tmp_path / "nothing")])
+    link.close()
+
+
+def test_the_agent_is_packed_once(tmp_path: Path) -> None:
+    first = build_agent(tmp_path / "a")
+    written = first.stat().st_mtime_ns
+    assert build_agent(tmp_path / "a") == first
+    assert first.stat().st_mtime_ns == written
+    assert build_agent(tmp_path / "b").read_bytes() == first.read_bytes()
+
+
+def old_python() -> str | None:
+    """A Python 3.9 that has numpy and onnxruntime, the least that a device needs."""
+    found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
+    for python in filter(None, found):
+        done = subprocess.run([python, "-c", "import numpy, onnxruntime, sys; print(sys.version_info[:2])"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        if done.stdout.strip() == "(3, 9)":
+            return python
+    return None
+
+
+def test_the_device_set_runs_on_python_39(cache: Path, make_bundle: MakeBundle) -> None:
+    python = old_python()
+    if python is None:
+        pytest.skip("no Python 3.9 with numpy and onnxruntime on PATH or in ~/.pyenv")
+    link = LocalLink()
+    link.python = python
+    with start_agent(link, cache) as agent:
+        assert agent.device().python.startswith("3.9.")
+        opened = agent.open(make_bundle())
+        assert agent.infer(opened, {"x": ones(2, 4)})["y"].tolist() == [[2, 2, 2]] * 2
+        assert len(agent.time(opened, least_runs=5, least_ns=0)) == 5
+    link.close()
+
+
+# ------------------------------------------------------------------ messages and arrays
+
+
+@given(st.dictionaries(st.text(), st.one_of(st.none(), st.booleans(), st.integers(), st.text()), max_size=5))
+def test_messages_survive_the_trip(message: dict[str, Any]) -> None:
+    line = encode(message)
+    assert line.count(b"\n") == 1
+    assert decode(line) == message
+
+
+@given(st.binary(max_size=200).filter(lambda line: not line.strip().startswith(b"{")))
+def test_bytes_that_are_no_message_are_a_device_error(line: bytes) -> None:
+    with pytest.raises(DeviceError, match=r"\Aexpected a message of protocol 1, found .*\Z"):
+        decode(line)
+
+
+@pytest.mark.parametrize("kind", [InputError, BundleError, PluginError, DeviceError])
+def test_errors_keep_their_kind(kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="what happened") as caught:
+        result_of(failure({"id": 1}, kind("what happened")))
+    assert type(caught.value) is kind
+
+
+def test_foreign_errors_are_a_plugin_s() -> None:
+    with pytest.raises(PluginError, match="ZeroDivisionError: by zero"):
+        result_of(failure({"id": 1}, ZeroDivisionError("by zero")))
+    assert result_of(answer({"id": 1}, {"a": 2})) == {"a": 2}
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from(["float32", "float16", "int64", "uint8", "bool"]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    )
+)
+def test_arrays_survive_the_trip(tmp_path_factory: pytest.TempPathFactory, array: Any) -> None:
+    folder = tmp_path_factory.getbasetemp() / "arrays"
+    name = write_array(folder, array)
+    found = read_array(folder / name)
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert found.tobytes() == array.tobytes()
+
+
+def test_a_changed_array_is_noticed(tmp_path: Path) -> None:
+    name = write_array(tmp_path, ones(3))
+    (tmp_path / name).write_bytes(b"other")
+    with pytest.raises(DeviceError, match="was changed on its way"):
+        read_array(tmp_path / name)
+    with pytest.raises(DeviceError, match="cannot be read: No such file"):
+        read_array(tmp_path / "none.npy")
+
+
+# ------------------------------------------------------------------ the local connection
+
+
+def test_the_local_link_runs_and_copies(tmp_path: Path) -> None:
+    link = LOCAL.open("")
+    assert link.run([sys.executable, "-c", "print(input())"], b"hi\n") == (0, b"hi\n", b"")
+    (tmp_path / "a").write_text("here")
+    place = link.put(tmp_path / "a", "a")
+    link.get(place, tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "here"
+    with pytest.raises(DeviceError, match="cannot be copied"):
+        link.get(str(tmp_path / "missing"), tmp_path / "c")
+    with pytest.raises(DeviceError, match="took more than"):
+        link.run([sys.executable, "-c", "import time; time.sleep(9)"], timeout=0.2)
+    root = link.root
+    link.close()
+    assert not root.exists()
+
+
+def test_the_local_connection_takes_no_address() -> None:
+    with pytest.raises(DeviceError, match="local takes no address, found '/dev/sda'"):
+        LOCAL.open("/dev/sda")
