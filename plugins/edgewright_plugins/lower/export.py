@@ -1,0 +1,97 @@
+"""From one torch module to one ONNX graph."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Generator, Sequence
+
+import onnx
+import torch
+from torch import nn
+
+from edgewright.errors import RefusedError
+from edgewright.types import Arrays
+
+OPSET = 20
+"""What torch's exporter writes for without converting; onnxruntime 1.17 and later load it."""
+
+
+def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The ONNX graph of `module` for inputs of just these shapes, names as given, free of source traces.
+
+    Args:
+        module: in evaluation mode; takes tensors by position, returns a tensor or a flat tuple of them.
+        inputs: one array per argument, in order.
+        outputs: a name for each tensor it returns.
+
+    Raises: RefusedError naming the operators that have no ONNX form, or why the module cannot be captured.
+    """
+    tensors = tuple(torch.tensor(array) for array in inputs.values())
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                tensors,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise RefusedError(_reason(error)) from error
+    if program is None:
+        raise RefusedError("torch.onnx.export gave no program")
+    return _bare(program.model_proto)
+
+
+def run_module(module: nn.Module, inputs: Arrays) -> list[torch.Tensor]:
+    """What `module` returns for `inputs`, given by position, as a flat list."""
+    with torch.no_grad():
+        result = module(*(torch.tensor(array) for array in inputs.values()))
+    return [tensor.detach() for tensor in ([result] if isinstance(result, torch.Tensor) else result)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """The exporter prints, logs and warns about what the caller of `lower_module` gets to know anyway."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """One sentence out of a chain of causes that runs to pages."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(chain[-1]))
+    if missing:
+        return f"ONNX has no form of the operator {missing[1]}; replace it in the model by others"
+    first = next(iter(str(chain[-1]).strip().splitlines()), type(chain[-1]).__name__)
+    advice = "; control flow on tensor values has to become torch.where or torch.cond" if "data-dep" in first else ""
+    return f"torch.export cannot capture the module: {first.rstrip('. ')}{advice}"
+
+
+def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what names files and lines of this host, and without shapes of inner values, which go stale."""
+    graph = proto.graph
+    del graph.value_info[:]
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    return proto

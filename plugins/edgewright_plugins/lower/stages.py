@@ -1,0 +1,60 @@
+"""Lowers every stage of a model, each on what the stages before it hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+import onnx
+
+from edgewright import onnxkit
+from edgewright.errors import RefusedError
+from edgewright.types import Array, Arrays, GraphFile, Model, Stage, TorchGraph, Variant
+from edgewright_plugins.lower.export import lower_module, run_module
+from edgewright_plugins.lower.numerics import Difference, worst
+
+Keep = Callable[[bytes, str], GraphFile]
+
+LIMIT = 1e-3
+"""The largest error of an output over its scale: well above float32 noise, well below a changed decision."""
+
+
+def lower_stages(model: Model, keep: Keep) -> tuple[tuple[Variant, ...], Difference]:
+    """The variants in ONNX, and the output that came out worst.
+
+    Raises: RefusedError when a stage cannot be lowered, or an output is further off than `LIMIT`.
+    """
+    lowered = [_lower_variant(variant, model.example, keep) for variant in model.variants]
+    differences = [each for _, found in lowered for each in found]
+    return tuple(variant for variant, _ in lowered), max(differences, key=lambda each: each.max_rel)
+
+
+def _lower_variant(variant: Variant, example: Arrays, keep: Keep) -> tuple[Variant, list[Difference]]:
+    values: dict[str, Array] = dict(example)
+    carry: tuple[str, ...] = ()
+    stages: list[Stage] = []
+    found: list[Difference] = []
+    for stage in variant.stages:
+        feed = {name: values[name] for name in (*stage.inputs, *carry)}
+        carry = stage.carry
+        names = (*stage.outputs, *carry)
+        module = cast("TorchGraph", stage.graph).module
+        want = [tensor.numpy() for tensor in run_module(module, feed)]
+        proto = lower_module(module, feed, names)
+        found.append(check_numerics(proto, feed, names, want))
+        stages.append(replace(stage, graph=keep(onnxkit.pack(proto), "onnx")))
+        values.update(zip(names, want, strict=True))
+    return replace(variant, stages=tuple(stages)), found
+
+
+def check_numerics(proto: onnx.ModelProto, feed: Arrays, names: Sequence[str], want: Sequence[Array]) -> Difference:
+    """The worst output of `proto` against `want`. Raises: RefusedError beyond `LIMIT`."""
+    got = next(iter(onnxkit.run(onnxkit.pack(proto), [feed], names)))
+    found = worst(names, want, got)
+    if found.max_rel > LIMIT:
+        raise RefusedError(
+            f"the lowered output {found.name!r} differs from the torch module by {found.max_abs:.3g}, "
+            f"{found.max_rel:.2g} of its scale (allowed: {LIMIT:g}); see that the module is deterministic in eval mode"
+        )
+    return found
