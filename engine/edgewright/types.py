@@ -127,13 +127,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Step:
-    """What one transform did: its name, plugin, parameters, and what it has to say about the outcome."""
+    """What one transform did: its name, plugin, parameters, and what it has to say about the outcome.
+
+    `declined` says that it could have worked, and found the model better off as it was.
+    """
 
     name: str
     plugin: str
     params: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    declined: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,275 @@
+"""What every step of one run shares: outputs and scores, costs, plans and trial bundles; measured once, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgewright import measure
+from edgewright.agent import Agent, Opened
+from edgewright.arrays import npz_bytes
+from edgewright.bundle import Contents, plain, write_bundle
+from edgewright.environment import Environment, Progress
+from edgewright.errors import RefusedError
+from edgewright.protocols import Predictor, Runtime
+from edgewright.recipe import Recipe
+from edgewright.registry import PREDICTORS, RUNTIMES, TARGETS, Registry, blame
+from edgewright.store import Store, key_of
+from edgewright.task import Task
+from edgewright.timings import Measured
+from edgewright.types import (
+    Arrays,
+    Artifact,
+    Cost,
+    Device,
+    GraphFile,
+    Measurement,
+    Model,
+    Placement,
+    Plan,
+    Target,
+    unknown,
+)
+
+CHUNK = 64
+"""Examples that travel to an agent at once: few enough to fit anywhere, enough to hide the trip."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every step of one run shares: where to keep, what to measure with, and what is asked.
+
+    `reference` is the original as ONNX, what everything is compared with.
+    `device` is the agent on the target; None when there is no device at hand, and costs are predicted.
+    `host` is the agent on this machine, which computes outputs while methods are still choosing.
+    """
+
+    env: Environment
+    target: Target
+    recipe: Recipe
+    task: Task
+    original: Model
+    reference: Model
+    host: Agent
+    device: Agent | None
+
+    @property
+    def registry(self) -> Registry:
+        """The plugins."""
+        return self.env.registry
+
+    @property
+    def store(self) -> Store:
+        """The cache."""
+        return self.env.store
+
+    @property
+    def progress(self) -> Progress:
+        """How to tell what goes on."""
+        return self.env.progress
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The libraries whose version a result depends on."""
+        return self.host.device().versions
+
+    # ------------------------------------------------------------------ outputs and scores
+
+    def outputs(self, model: Model, split: str, limit: int | None = None) -> Arrays:
+        """The outputs over a split, joined on the example axis, computed on this host."""
+        return self._kept_outputs(model, split, limit, self.host, self.host_plan(model))
+
+    def deployed_outputs(self, model: Model, split: str, plan: Plan) -> Arrays:
+        """The outputs over a split as the device computes them; on this host when there is no device."""
+        if self.device is None:
+            return self.outputs(model, split)
+        return self._kept_outputs(model, split, None, self.device, plan)
+
+    def _kept_outputs(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
+        key = key_of("outputs", model.digest, plan, self.task.digest, split, limit, agent.device().fingerprint)
+        return self.store.remember_arrays(key, lambda: self._infer(model, split, limit, agent, plan))
+
+    def _infer(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
+        parts: list[Arrays] = []
+        total = min(self.task.size(split), limit or self.task.size(split))
+        with holding(agent, self.trial(model, plan), self.entries(plan)) as opened:
+            done = 0
+            for batch in self.task.batches(split, CHUNK, limit=limit):
+                parts.append(agent.infer(opened, batch.inputs, batch=self.recipe.batch))
+                done += len(batch.ids)
+                self.progress(f"outputs on {split}", done, total)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def score(self, outputs: Arrays, split: str, limit: int | None = None) -> float:
+        """The metric over a split; without labels the original's outputs stand in for them."""
+        return float(self.task.score(outputs, self.labels(split, limit)))
+
+    def labels(self, split: str, limit: int | None = None) -> Any:
+        """What outputs are judged against: labels, else what the original answered."""
+        if self.task.labelled:
+            labels = self.task.labels(split)
+            return labels if limit is None else labels[:limit]
+        return self.outputs(self.reference, split, limit)
+
+    # ------------------------------------------------------------------ costs
+
+    def costs(self, models: Mapping[str, Model], quantity: str = "latency") -> Mapping[str, Cost]:
+        """The cost of each model under its default plan, relative to the first; measured when a device is there."""
+        return self.plan_costs({name: (model, self.plan(model)) for name, model in models.items()}, quantity)
+
+    def plan_costs(self, plans: Mapping[str, tuple[Model, Plan]], quantity: str = "latency") -> Mapping[str, Cost]:
+        """As `costs`, for plans that are not the default. Measured ones are kept, and not measured again."""
+        if self.device is None:
+            return self._predicted({name: model for name, (model, _) in plans.items()}, quantity)
+        if quantity != "latency":
+            raise RefusedError(f"{quantity} cannot be measured on {self.target.name}: it has no meter for it")
+        what = {name: (model.digest, plan) for name, (model, plan) in plans.items()}
+        key = key_of("cost", what, self.device.device().fingerprint)
+        found = self.store.remember(key, "latency", lambda: plain(self._quickly(plans)))
+        return {name: read_cost(entry) for name, entry in cast("Mapping[str, Any]", found).items()}
+
+    def _quickly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
+        return {
+            name: Cost(found.latency["p50"], found.ratio or unknown("speed-up", "x", "measured alone"))
+            for name, found in self.timed(plans, "quick").items()
+        }
+
+    def timed(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Measured]:
+        """Everything that timing tells, interleaved on the device; ratios refer to the first."""
+        assert self.device is not None
+        candidates = {
+            name: measure.Candidate(self.trial(model, plan), {"runtimes": self.entries(plan)})
+            for name, (model, plan) in plans.items()
+        }
+        with measure.device_lock(self.store.folder("locks"), self.device.address, self.progress):
+            return measure.compare(
+                self.device,
+                candidates,
+                measure.find_preset(preset),
+                reference=next(iter(plans)),
+                seed=self.recipe.seed,
+                progress=self.progress,
+            )
+
+    def _predicted(self, models: Mapping[str, Model], quantity: str) -> Mapping[str, Cost]:
+        offer = self.registry.get(PREDICTORS, self.target.predictor)
+        predictor: Predictor = offer.value
+        first = next(iter(models.values()))
+        with blame(offer, f"predicting {quantity} for {self.target.name}"):
+            return {
+                name: Cost(
+                    predictor.predict(model, self.target, quantity),
+                    predictor.predict_ratio(first, model, self.target, quantity),
+                )
+                for name, model in models.items()
+            }
+
+    def sample(self) -> Arrays:
+        """A real input to time with; never from the test split."""
+        split = "calibration" if self.task.size("calibration") else "selection"
+        return next(iter(self.task.batches(split, self.recipe.batch))).inputs
+
+    # ------------------------------------------------------------------ plans and trials
+
+    def plan(self, model: Model) -> Plan:
+        """The default plan on the target: the first runtime that accepts each stage, with its usual options."""
+        return Plan(tuple(self.placements(artifact)[0] for artifact in stage_artifacts(model)))
+
+    def host_plan(self, model: Model) -> Plan:
+        """The default plan on this host, which computes outputs while methods are still choosing."""
+        if self.device is self.host:
+            return self.plan(model)
+        here = self.registry.get(TARGETS, "cpu").value
+        device = self.host.device()
+        return Plan(tuple(self._placements(a, here, here.runtimes, device)[0] for a in stage_artifacts(model)))
+
+    def placements(self, artifact: Artifact) -> Sequence[Placement]:
+        """Every way worth racing to run an artifact on the target, the usual one first.
+
+        Raises: RefusedError when no runtime of the recipe takes it, with each one's reason.
+        """
+        device = None if self.device is None else self.device.device()
+        return self._placements(artifact, self.target, self.recipe.runtimes, device)
+
+    def _placements(
+        self, artifact: Artifact, target: Target, names: Sequence[str], device: Device | None
+    ) -> Sequence[Placement]:
+        found: list[Placement] = []
+        refusals: list[str] = []
+        for name in names:
+            runtime = self.registry.get(RUNTIMES, name).value
+            refusal = _refuses(runtime, artifact, device)
+            if refusal:
+                refusals.append(f"{name}: {refusal}")
+                continue
+            found += [self._placement(artifact, name, o) for o in runtime.options(artifact, target)]
+        if not found:
+            raise RefusedError(f"no runtime can run {artifact.name}: {'; '.join(refusals)}")
+        return found
+
+    def _placement(self, artifact: Artifact, runtime: str, options: Mapping[str, Any]) -> Placement:
+        settings = {**options, "threads": self.recipe.threads, "allow_fallback": self.recipe.allow_fallback}
+        provider = str(settings.pop("provider"))
+        return Placement(artifact.variant, artifact.stage, artifact.name, runtime, provider, settings)
+
+    def entries(self, plan: Plan) -> Mapping[str, str]:
+        """Where the agent finds the runtimes of a plan: name to `module:object`."""
+        return {p.runtime: self.registry.get(RUNTIMES, p.runtime).entry for p in plan.placements}
+
+    def trial(self, model: Model, plan: Plan) -> Path:
+        """A bundle for measuring alone, kept in the cache."""
+        path = self.store.folder("trials") / key_of(model.digest, model.signature, plan, self.task.digest)[:32]
+        if not (path / "manifest.json").is_file():
+            example = {"example/inputs.npz": npz_bytes(self.sample())}
+            write_bundle(
+                path,
+                Contents(model.name, model.signature, model.variants, stage_artifacts(model), plan, example, {}),
+            )
+        return path
+
+
+def _refuses(runtime: Runtime, artifact: Artifact, device: Device | None) -> str:
+    """Why a runtime cannot run an artifact; what is not at hand cannot be probed."""
+    if artifact.format not in runtime.formats:
+        return f"it takes {', '.join(runtime.formats)}, not {artifact.format}"
+    refusal = runtime.probe(device) if device is not None else None
+    return refusal.reason if refusal else ""
+
+
+@contextmanager
+def holding(agent: Agent, bundle: Path, runtimes: Mapping[str, str]) -> Generator[Opened]:
+    """A bundle that a worker of the agent holds until the block ends."""
+    opened = agent.open(bundle, runtimes=runtimes)
+    try:
+        yield opened
+    finally:
+        agent.close(opened)
+
+
+def stage_artifacts(model: Model) -> tuple[Artifact, ...]:
+    """The graphs of an ONNX model as artifacts, as they are."""
+    found: list[Artifact] = []
+    for variant in model.variants:
+        for stage in variant.stages:
+            graph = cast("GraphFile", stage.graph)
+            size = graph.path.stat().st_size
+            name = "-".join(dict.fromkeys((variant.name, stage.name)))
+            found.append(Artifact(name, graph.path, graph.digest, size, graph.format, variant.name, stage.name))
+    return tuple(found)
+
+
+def read_cost(entry: Mapping[str, Any]) -> Cost:
+    """A Cost from its JSON form."""
+    return Cost(read_measurement(entry["value"]), read_measurement(entry["ratio"]))
+
+
+def read_measurement(entry: Mapping[str, Any]) -> Measurement:
+    """A Measurement from its JSON form."""
+    interval = entry.get("interval")
+    fields: dict[str, Any] = {**entry, "interval": None if interval is None else tuple(interval)}
+    return Measurement(**fields)

@@ -1,0 +1,23 @@
+"""`engine doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from edgewright.cli.console import Console, on_option, open_environment, print_json, shared_options
+
+
+@click.command("doctor")
+@on_option
+@shared_options
+def command(on: str | None, as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
+    """Tell what this machine (or the device at --on) has, what is missing, and how to get it."""
+    from edgewright.tables import table
+    from edgewright.verbs.checkup import examine
+
+    findings = examine(on or "local", open_environment(Console(quiet=True), no_plugin, cache))
+    if as_json:
+        print_json("doctor", {"findings": findings})
+        return 0
+    click.echo(table(("", "what", "found"), [(f.state, f.what, f.found) for f in findings]))
+    return 0

@@ -1,0 +1,147 @@
+"""What is found out about each candidate: on the selection split to choose, on the test split once to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgewright import stats
+from edgewright.bench import Bench
+from edgewright.job import Candidate
+from edgewright.race import Raced
+from edgewright.task import Task, agreement
+from edgewright.types import Arrays, Cost, Evidence, Measurement, unknown
+
+RESAMPLES = 200
+"""Bootstrap draws for the interval of a metric that is not a mean over examples."""
+
+
+def read_selection(candidate: Candidate, raced: Raced, bench: Bench) -> Evidence:
+    """Metric and drop on the selection split, computed on this host; the cost is the race's."""
+    original = bench.outputs(bench.reference, "selection")
+    outputs = bench.outputs(candidate.model, "selection")
+    metric, drop = judge_outputs(bench, "selection", original, outputs)
+    return Evidence(
+        candidate.name,
+        latency={"p50": raced.cost.value},
+        speedup=raced.cost.ratio,
+        energy=_energy(candidate, bench),
+        size=_size(candidate),
+        metric=metric,
+        drop=drop,
+    )
+
+
+def read_test(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench) -> Mapping[str, Evidence]:
+    """Everything about the original (first) and the frozen candidates, on the device where there is one."""
+    outputs = {c.name: bench.deployed_outputs(c.model, "test", raced[c.name].plan) for c in candidates}
+    first = outputs[candidates[0].name]
+    timed = _timed(candidates, raced, bench)
+    found: dict[str, Evidence] = {}
+    for candidate in candidates:
+        metric, drop = judge_outputs(bench, "test", first, outputs[candidate.name])
+        cost, latency, others = timed[candidate.name]
+        found[candidate.name] = Evidence(
+            candidate.name,
+            latency=latency,
+            speedup=cost.ratio,
+            energy=_energy(candidate, bench),
+            size=_size(candidate),
+            metric=metric,
+            drop=drop,
+            others=(*others, *_agreement(first, outputs[candidate.name], bench)),
+        )
+    return found
+
+
+Timed = tuple[Cost, Mapping[str, Measurement], tuple[Measurement, ...]]
+
+
+def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench) -> Mapping[str, Timed]:
+    """Cost, latency by statistic, and what else was read while they were timed."""
+    if bench.device is None:
+        costs = bench.costs({c.name: c.model for c in candidates})
+        return {name: (cost, {"p50": cost.value, "mean": cost.value}, ()) for name, cost in costs.items()}
+    found = bench.timed({c.name: (c.model, raced[c.name].plan) for c in candidates}, bench.recipe.preset)
+    return {
+        name: (
+            Cost(each.latency["p50"], each.ratio or unknown("speed-up", "x", "measured alone")),
+            each.latency,
+            (each.memory, each.load, each.first),
+        )
+        for name, each in found.items()
+    }
+
+
+def judge_outputs(bench: Bench, split: str, original: Arrays, outputs: Arrays) -> tuple[Measurement, Measurement]:
+    """The metric of `outputs`, and by how much it is worse than the original's, with the paired interval."""
+    task, labels = bench.task, bench.labels(split)
+    where = {"split": split, "full_scale": task.metric.full_scale}
+    if task.synthetic:
+        reason = "no task was given; see agreement with the original on seeded inputs"
+        return unknown("accuracy", "%", reason), unknown("drop", "%", "no task was given")
+    value, base = task.score(outputs, labels), task.score(original, labels)
+    n = task.size(split)
+    metric = Measurement(task.metric.name, value, task.metric.unit, n, instrument=f"{split} split", conditions=where)
+    worse = base - value if task.metric.direction == "higher" else value - base
+    interval = _drop_interval(task, original, outputs, labels, bench.recipe.seed)
+    return metric, Measurement("drop", worse, task.metric.unit, n, interval, "paired", conditions=where)
+
+
+def _drop_interval(task: Task, original: Arrays, outputs: Arrays, labels: Any, seed: int) -> tuple[float, float]:
+    """The 95 % interval of the loss over pairs of examples."""
+    sign = 1.0 if task.metric.direction == "higher" else -1.0
+    if task.each is not None:
+        scale = task.metric.full_scale
+        pair = [np.asarray(task.each(each, labels)) / scale for each in (original, outputs)]
+        _, (low, high) = stats.paired_difference(pair[0], pair[1])
+        ends = (sign * scale * low, sign * scale * high)
+    else:
+        drawn = [sign * d for d in _redrawn(task, original, outputs, labels, seed)]
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        ends = (float(low), float(high))
+    return min(ends), max(ends)
+
+
+def _redrawn(task: Task, original: Arrays, outputs: Arrays, labels: Any, seed: int) -> list[float]:
+    """original - candidate on resampled examples."""
+    rng = np.random.default_rng(seed)
+    n = len(next(iter(outputs.values())))
+    found: list[float] = []
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, n, n)
+        chosen = _rows(labels, rows)
+        pair = [task.score({k: v[rows] for k, v in each.items()}, chosen) for each in (original, outputs)]
+        found.append(pair[0] - pair[1])
+    return found
+
+
+def _rows(labels: Any, rows: Any) -> Any:
+    return {k: v[rows] for k, v in labels.items()} if isinstance(labels, dict) else np.asarray(labels)[rows]
+
+
+def _agreement(original: Arrays, outputs: Arrays, bench: Bench) -> tuple[Measurement, ...]:
+    """The share of examples that both decide alike; nothing where outputs are no decisions."""
+    first = next(iter(original.values()))
+    if bench.task.metric.name == AGREEMENT_NAME and not bench.task.synthetic:
+        return ()
+    if first.ndim != 2 or first.shape[-1] < 2:
+        return ()
+    where = "seeded noise" if bench.task.synthetic else "test split"
+    value = agreement(outputs, original)
+    return (Measurement("agreement with the original", value, "%", n=len(first), instrument=where),)
+
+
+AGREEMENT_NAME = "agreement with the original"
+
+
+def _size(candidate: Candidate) -> Measurement:
+    return Measurement("size", candidate.size, "B", n=1, instrument="file size")
+
+
+def _energy(candidate: Candidate, bench: Bench) -> Measurement:
+    if bench.device is not None:
+        return unknown("energy", "mJ", f"no energy meter was found on {bench.target.name}")
+    return bench.costs({candidate.name: candidate.model}, "energy")[candidate.name].value

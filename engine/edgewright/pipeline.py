@@ -1,0 +1,252 @@
+"""The main job, one way: load, transform, export, race, judge, package, report; every step journalled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from edgewright.agent import Agent, start_agent
+from edgewright.bench import Bench
+from edgewright.bundle import check_destination
+from edgewright.context import Workbench
+from edgewright.contract import decide, rank
+from edgewright.environment import Environment
+from edgewright.errors import EdgewrightError, ModelError, RefusedError, TargetError
+from edgewright.evidence import read_selection, read_test
+from edgewright.hookspecs import StepEvent
+from edgewright.job import Candidate, Job, Outcome
+from edgewright.packing import pack
+from edgewright.protocols import Loader, LoadRequest
+from edgewright.race import Raced, race
+from edgewright.recipe import Method, Recipe, Request, ordered, resolve
+from edgewright.registry import CONNECTIONS, EXPORTERS, LOADERS, Registry, blame
+from edgewright.report import build_report
+from edgewright.steps import lowered, run_step
+from edgewright.store import key_of
+from edgewright.task import Task, load_task, noise_task
+from edgewright.types import Artifact, Evidence, Model, Offer, Target, Verdict
+
+T = TypeVar("T")
+
+THIS_HOST = "cpu"
+"""The target that stands for the machine the command runs on."""
+
+
+def prepare(request: Request, target: Target, env: Environment) -> Job:
+    """Read and check everything, before any work is done.
+
+    Raises: InputError or RefusedError for whatever would stop the run later.
+    """
+    recipe = resolve(request, target, env.registry)
+    if request.model is None:
+        raise ModelError(
+            "no model was named, and edgewright.toml names none; give model.onnx, file.py:callable or .pt2"
+        )
+    model, task = load(request, recipe, env)
+    methods = ordered(recipe.methods, model.format, env.registry)
+    _refuse_early(methods, recipe, model, target, task)
+    out = Path(request.out or f"{model.name}-{target.name}")
+    check_destination(out)
+    return Job(request, target, recipe, model, task, methods, out)
+
+
+def load(request: Request, recipe: Recipe, env: Environment) -> tuple[Model, Task]:
+    """The model and the task, known to fit each other.
+
+    Raises: ModelError, TaskError.
+    """
+    source = str(request.model)
+    folder = request.task is not None and Path(request.task).is_dir()
+    early = load_task(request.task, seed=recipe.seed) if request.task and not folder else None
+    offer = loader_for(source, env.registry)
+    asked = LoadRequest(env.store, request.shapes, recipe.batch, recipe.seed, early)
+    with blame(offer, f"loading {source}"):
+        model = offer.value.load(source, asked)
+    if request.task is None:
+        task = noise_task(model.signature, recipe.seed)
+    else:
+        task = (early or load_task(request.task, model.signature, recipe.seed)).checked(model.signature)
+    return model, task
+
+
+def loader_for(source: str, registry: Registry) -> Offer[Loader]:
+    """The one loader that takes `source`. Raises: ModelError when none or several do."""
+    found = [offer for offer in registry.all(LOADERS) if offer.value.accepts(source)]
+    built_in = [offer for offer in found if offer.plugin == "edgewright"]
+    if len(built_in or found) != 1:
+        if found:
+            raise ModelError(
+                f"{source} is taken by {' and '.join(o.label for o in found)}; leave one out with --no-plugin"
+            )
+        raise ModelError(
+            f"no loader reads {source!r}; give model.onnx, file.py:callable, program.pt2 or a bundle folder"
+        )
+    return (built_in or found)[0]
+
+
+def deploy(job: Job, env: Environment) -> Outcome:
+    """Do it. A second run after a kill takes every finished step from the cache."""
+    run = key_of(job.model.digest, job.request)[:16]
+    with ExitStack() as stack:
+        bench = open_bench(job, env, stack)
+        journal = _Journal(run, job, env)
+        made = _transform(job, bench, journal)
+        candidates = tuple(_export(candidate, bench, journal) for candidate in made.candidates)
+        raced = journal.timed("race", lambda: race({c.name: c.model for c in candidates}, bench))
+        verdict, evidence = journal.timed("judge", lambda: _judge(job, candidates, raced, bench))
+        shipped = next(c for c in candidates if c.name == verdict.shipped)
+        report = build_report(
+            job, bench, candidates=candidates, raced=raced, evidence=evidence, verdict=verdict, skipped=made.skipped
+        )
+        bundle = journal.timed("package", lambda: pack(job, shipped, raced[shipped.name].plan, report, bench))
+    code = exit_code(job.recipe, verdict, {*shipped.methods, *made.idle})
+    return Outcome(replace(report, bundle=str(bundle.path)), bundle, code)
+
+
+def exit_code(recipe: Recipe, verdict: Verdict, done: Collection[str]) -> int:
+    """3 when a written bound does not hold, or a method that the user named is not in what ships."""
+    broken = any(j.written and j.holds is not True for j in verdict.judgements)
+    left_out = recipe.written and any(m.name not in done for m in recipe.methods)
+    return 3 if broken or left_out else 0
+
+
+def open_bench(job: Job, env: Environment, stack: ExitStack) -> Bench:
+    """The agents and everything the steps share. Raises: DeviceError when the device does not answer."""
+    host = open_agent("local", env, stack)
+    device = _device(job, host, env, stack)
+    bench = Bench(env, job.target, job.recipe, job.task, job.model, job.model, host, device)
+    return replace(bench, reference=lowered(job.model, bench))
+
+
+def _device(job: Job, host: Agent, env: Environment, stack: ExitStack) -> Agent | None:
+    """The agent on the target; None when nothing was said and the target is not this host."""
+    if job.request.on is None:
+        return host if job.target.name == THIS_HOST else None
+    agent = host if job.request.on == "local" else open_agent(job.request.on, env, stack)
+    if agent.device().isa != job.target.isa:
+        raise TargetError(
+            f"{job.request.on} is {agent.device().isa}, but the target {job.target.name} is {job.target.isa}; "
+            "name the target that it is, or leave out --on to get predictions"
+        )
+    return agent
+
+
+def open_agent(address: str, env: Environment, stack: ExitStack) -> Agent:
+    """An agent on the device at `address`, closed with the stack. Raises: DeviceError, RecipeError."""
+    scheme, _, rest = address.partition("://")
+    offer = env.registry.get(CONNECTIONS, scheme)
+    with blame(offer, f"connecting to {address}"):
+        link = offer.value.open(rest)
+    stack.callback(link.close)
+    return stack.enter_context(start_agent(link, env.store.folder("agents")))
+
+
+def _refuse_early(methods: Sequence[Method], recipe: Recipe, model: Model, target: Target, task: Task) -> None:
+    """What can be known before anything is done: a method that takes this model now, or data that is not there."""
+    for position, method in enumerate(methods):
+        if method.offer.value.needs == "training" and task.size("training") == 0:
+            raise RefusedError(
+                f"{method.name} trains, but the task has no training split; give x_train, y_train, x_test, y_test"
+            )
+        if position == 0:
+            refusal = method.offer.value.check(model, target)
+            if refusal is not None and recipe.written:
+                raise RefusedError(f"{method.name} cannot work on {model.name}: {refusal.reason}")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The original and every prefix of the recipe; methods passed over, with reasons; methods with nothing to do."""
+
+    candidates: tuple[Candidate, ...]
+    skipped: tuple[str, ...]
+    idle: tuple[str, ...]
+
+
+def _transform(job: Job, bench: Bench, journal: _Journal) -> _Made:
+    candidates = [Candidate("original", (), bench.reference)]
+    skipped: list[str] = []
+    idle: list[str] = []
+    model, done = job.model, list[str]()
+    for method in job.methods:
+        try:
+            after = _applied(method, model, job, bench, journal)
+        except RefusedError as refusal:
+            if job.recipe.written:
+                raise
+            skipped.append(str(refusal))
+            continue
+        if after.digest == model.digest:
+            step = after.history[-1]
+            how = "left the model as it was" if step.declined else "changed nothing"
+            skipped.append(f"{method.name} {how}: {step.notes[-1] if step.notes else 'it had nothing to do'}")
+            idle += [] if step.declined else [method.name]
+            continue
+        model = after
+        done.append(method.name)
+        as_onnx = lowered(model, bench)
+        if as_onnx.digest != candidates[-1].model.digest:
+            candidates.append(Candidate("+".join(done), tuple(done), as_onnx))
+    return _Made(tuple(candidates), tuple(skipped), tuple(idle))
+
+
+def _applied(method: Method, model: Model, job: Job, bench: Bench, journal: _Journal) -> Model:
+    if method.offer.value.needs == "calibration" and job.task.synthetic and not job.recipe.written:
+        raise RefusedError(
+            f"{method.name}: left out of the default recipe, because it needs calibration data; give --task"
+        )
+    return journal.timed(method.name, lambda: run_step(method, model, bench))
+
+
+def _export(candidate: Candidate, bench: Bench, journal: _Journal) -> Candidate:
+    artifacts: list[Artifact] = []
+    for name in bench.recipe.exporters:
+        offer = bench.registry.get(EXPORTERS, name)
+        refusal = offer.value.check(candidate.model, bench.target)
+        if refusal is not None:
+            raise RefusedError(f"{name} cannot export {candidate.name}: {refusal.reason}")
+        context = Workbench(bench, key_of("export", name, candidate.model.digest))
+        with blame(offer, f"exporting {candidate.name} for {bench.target.name}"):
+            artifacts += journal.timed(
+                f"export {candidate.name}", lambda o=offer, c=context: o.value.export(candidate.model, c)
+            )
+    return replace(candidate, artifacts=tuple(artifacts))
+
+
+def _judge(
+    job: Job, candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench
+) -> tuple[Verdict, Mapping[str, Evidence]]:
+    """Rank on selection, freeze, read test once, decide."""
+    bounds, metric = job.recipe.bounds, job.task.metric
+    original, *others = candidates
+    selection = [read_selection(c, raced[c.name], bench) for c in others]
+    frozen = {e.name for e in rank(selection, bounds, metric)}
+    kept = [c for c in others if c.name in frozen]
+    evidence = read_test([original, *kept], raced, bench)
+    ranked = [evidence[e.name] for e in rank(selection, bounds, metric)]
+    return decide(evidence[original.name], ranked, bounds, metric), evidence
+
+
+class _Journal:
+    """Writes what each step did, and tells the observers."""
+
+    def __init__(self, run: str, job: Job, env: Environment) -> None:
+        self._run, self._job, self._env = run, job, env
+
+    def timed(self, step: str, work: Callable[[], T]) -> T:
+        """The result of `work`, with a line in the journal before and after it."""
+        started = time.monotonic()
+        self._env.store.append(self._run, {"step": step, "event": "started"})
+        try:
+            result = work()
+        except (EdgewrightError, KeyboardInterrupt) as error:
+            self._env.store.append(self._run, {"step": step, "event": "stopped", "reason": str(error)})
+            raise
+        seconds = time.monotonic() - started
+        self._env.store.append(self._run, {"step": step, "event": "finished", "seconds": round(seconds, 3)})
+        self._env.registry.notify(StepEvent(step, self._job.model.name, self._job.target.name, seconds, False))
+        return result

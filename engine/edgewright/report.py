@@ -1,0 +1,133 @@
+"""Puts what was found side by side: original, candidate, ratio; and everything that was skipped, with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgewright.bench import Bench
+from edgewright.bundle import plain
+from edgewright.job import Candidate, Job
+from edgewright.race import Raced
+from edgewright.types import Evidence, Measurement, Report, Row, Verdict
+
+
+def build_report(
+    job: Job,
+    bench: Bench,
+    *,
+    candidates: Sequence[Candidate],
+    raced: Mapping[str, Raced],
+    evidence: Mapping[str, Evidence],
+    verdict: Verdict,
+    skipped: Sequence[str],
+) -> Report:
+    """The report of a deploy; the bundle's place is added when it is written."""
+    original, shipped = evidence[candidates[0].name], evidence[verdict.shipped]
+    chosen = next(c for c in candidates if c.name == verdict.shipped)
+    steps = chosen.model.history or job.model.history
+    return Report(
+        model=job.model.name,
+        target=job.target.name,
+        device=describe_device(bench),
+        rows=rows(original, shipped),
+        verdict=verdict,
+        steps=tuple(steps),
+        candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
+        skipped=tuple(skipped),
+        settings=settings(job),
+        notes=(*job.task.notes, *raced[verdict.shipped].notes),
+    )
+
+
+def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
+    """One row per quantity that both have."""
+    found = [
+        Row(
+            f"latency {name}", original.latency[name], shipped.latency[name], shipped.speedup if name == "p50" else None
+        )
+        for name in original.latency
+        if name in shipped.latency
+    ]
+    found.append(Row(original.metric.quantity, original.metric, shipped.metric, _signed_drop(shipped.drop)))
+    found.append(Row("size", original.size, shipped.size, _times_smaller(original.size, shipped.size)))
+    found.append(Row("energy", original.energy, shipped.energy))
+    by_name = {m.quantity: m for m in original.others}
+    for other in shipped.others:
+        if other.quantity in by_name:
+            found.append(Row(other.quantity, by_name[other.quantity], other))
+    return tuple(found)
+
+
+def describe_device(bench: Bench) -> str:
+    """Where the numbers come from, in words."""
+    if bench.device is None:
+        return f"no {bench.target.name} at hand: costs are predicted, accuracy is computed on this host"
+    device = bench.device.device()
+    words = f"{device.cpu}, {device.cores} cores, {device.os}"
+    return f"{words} (emulated: timings are simulated)" if device.emulated else words
+
+
+def settings(job: Job) -> Mapping[str, Any]:
+    """The resolved settings, as they are echoed before the work and kept after it."""
+    return {
+        "model": job.model.source,
+        "target": job.target.name,
+        "methods": " ".join(_call(m.name, m.params) for m in job.methods) or "none",
+        "task": job.request.task or "none (seeded noise: no accuracy)",
+        "metric": job.task.metric.name,
+        "runtimes": ", ".join(job.recipe.runtimes),
+        "threads": job.recipe.threads,
+        "batch": job.recipe.batch,
+        "preset": job.recipe.preset,
+        "seed": job.recipe.seed,
+        "contract": _bounds(job),
+        "out": str(job.out),
+    }
+
+
+def _bounds(job: Job) -> str:
+    bounds = job.recipe.bounds
+    words = [
+        f"max-drop {bounds.max_drop}" if bounds.max_drop else "max-drop off",
+        f"min-speedup {bounds.min_speedup:g}" if bounds.min_speedup else "min-speedup off",
+    ]
+    if bounds.max_latency:
+        words.append(f"max-latency {bounds.max_latency:g} ms ({bounds.latency_statistic})")
+    if bounds.max_energy:
+        words.append(f"max-energy {bounds.max_energy:g} mJ")
+    if bounds.max_size:
+        words.append(f"max-size {bounds.max_size:g} B")
+    return ", ".join(words)
+
+
+def _call(name: str, params: Any) -> str:
+    default = type(params)()
+    said = {k: v for k, v in plain(params).items() if v != plain(default).get(k)}
+    return name + (":" + ",".join(f"{k}={v}" for k, v in said.items()) if said else "")
+
+
+def _candidate(candidate: Candidate, raced: Raced, evidence: Evidence | None) -> Mapping[str, Any]:
+    """One line of the list of candidates; test values only for those that were read on test."""
+    return {
+        "name": candidate.name,
+        "size": candidate.size,
+        "speedup": plain(evidence.speedup if evidence else raced.cost.ratio),
+        "metric": plain(evidence.metric) if evidence else None,
+        "numerics": {a.name: plain(a.numerics) for a in candidate.artifacts},
+        "placements": plain(raced.plan.placements),
+    }
+
+
+def _signed_drop(drop: Measurement) -> Measurement | None:
+    """The change of the metric as people read it: negative when it was lost."""
+    if drop.value is None:
+        return None
+    interval = None if drop.interval is None else (-drop.interval[1], -drop.interval[0])
+    return Measurement("change", -drop.value, drop.unit, drop.n, interval, "paired")
+
+
+def _times_smaller(original: Measurement, shipped: Measurement) -> Measurement | None:
+    if not original.value or not shipped.value:
+        return None
+    return Measurement("ratio", original.value / shipped.value, "x", 1)

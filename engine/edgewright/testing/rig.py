@@ -1,0 +1,106 @@
+"""What conformance checks work with: small models and data, read and measured by the engine's own parts."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgewright.bench import Bench
+from edgewright.context import Workbench
+from edgewright.environment import Environment
+from edgewright.pipeline import open_bench, prepare
+from edgewright.recipe import Request
+from edgewright.registry import TARGETS, Registry
+from edgewright.steps import lowered
+from edgewright.store import Store, key_of
+from edgewright.testing import samples
+from edgewright.types import Device, Model, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """The sample models, each on a bench of its own, and the registry that the offers came from.
+
+    `sources` maps a sample's name to what a loader is given; those with data have been read, and stand on `benches`.
+    """
+
+    folder: Path
+    registry: Registry
+    store: Store
+    sources: Mapping[str, str]
+    benches: Mapping[str, Bench]
+
+    @property
+    def target(self) -> Target:
+        """This host."""
+        return next(iter(self.benches.values())).target
+
+    @property
+    def device(self) -> Device:
+        """What was found of this host."""
+        return next(iter(self.benches.values())).host.device()
+
+    def models(self, format: str) -> Mapping[str, Model]:
+        """The sample models of a format, `onnx` or `torch`, by name; what a bad plugin does to one spoils no other."""
+        models = {name: bench.original for name, bench in self.benches.items()}
+        return {name: _own(model) for name, model in models.items() if model.format == format}
+
+    def context(self, sample: str, *key: str) -> Workbench:
+        """A context for work on a sample; another `key` remembers nothing of what the first one found."""
+        return Workbench(self.benches[sample], key_of("conformance", sample, *key))
+
+
+@contextmanager
+def open_rig(folder: Path, registry: Registry) -> Generator[Rig]:
+    """A rig that works under `folder`, with an agent on this host until it is closed.
+
+    Outputs and scores are computed on this host; costs are predicted, since a method that times its choices
+    would keep a check busy for minutes, and choose otherwise the second time.
+
+    Raises: EdgewrightError when the engine's own parts (loader, target `cpu`, connection `local`) are missing.
+    """
+    target = registry.get(TARGETS, "cpu").value
+    store = Store(folder / "cache")
+    sources = write_samples(folder)
+    env = Environment(registry, store, _silent)
+    with_data = {name: source for name, source in sources.items() if (folder / f"{name}.npz").is_file()}
+    jobs = {name: prepare(_request(folder, name, source), target, env) for name, source in with_data.items()}
+    with ExitStack() as stack:
+        first = open_bench(next(iter(jobs.values())), env, stack)
+        blank = replace(first, device=None)
+        loaded = {n: replace(blank, original=j.model, reference=j.model, task=j.task) for n, j in jobs.items()}
+        benches = {name: replace(bench, reference=lowered(bench.original, bench)) for name, bench in loaded.items()}
+        yield Rig(folder, registry, store, sources, benches)
+
+
+def write_samples(folder: Path) -> Mapping[str, str]:
+    """Write the sample models and their data; those of torch only where it is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources: dict[str, str] = {}
+    for name, proto in (("conv", samples.conv_net()), ("attention", samples.attention_net())):
+        path = folder / f"{name}.onnx"
+        path.write_bytes(proto.SerializeToString())
+        samples.write_task(folder / f"{name}.npz", proto)
+        sources[name] = str(path)
+    if importlib.util.find_spec("torch") is not None:
+        (folder / "torch_net.py").write_text(samples.TORCH_NET, encoding="utf-8")
+        (folder / "torch.npz").write_bytes((folder / "conv.npz").read_bytes())
+        sources["torch"] = f"{folder / 'torch_net.py'}:model"
+        sources["program"] = str(samples.write_program(folder / "program.pt2"))
+    return sources
+
+
+def _request(folder: Path, name: str, source: str) -> Request:
+    """Only to be read: no method, and this host."""
+    return Request(model=source, task=str(folder / f"{name}.npz"), apply=(), on="local", out=str(folder / "out" / name))
+
+
+def _own(model: Model) -> Model:
+    return replace(model, example={name: array.copy() for name, array in model.example.items()})
+
+
+def _silent(message: str, done: int, total: int) -> None:
+    """Nobody watches a check."""

@@ -1,0 +1,90 @@
+"""Checks of what plugins state about devices, what they predict, and what they write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+from edgewright.protocols import Meter, Predictor, Renderer
+from edgewright.recipe import parse_method
+from edgewright.registry import PREDICTORS, RUNTIMES, TRANSFORMS
+from edgewright.testing import samples
+from edgewright.testing.rig import Rig
+from edgewright.testing.verdicts import attempt, require, require_type
+from edgewright.types import Figure, Measurement, Offer, Target
+
+
+def figures_have_sources(offer: Offer[Target], rig: Rig) -> None:
+    """Every figure is a positive number with a unit and a source."""
+    for name, figure in _figures(offer.value):
+        require(
+            math.isfinite(figure.value) and figure.value > 0, "state", f"{name} is {figure.value}; it must be positive"
+        )
+        require(bool(figure.unit.strip()), "state", f"{name} has no unit")
+        require(len(figure.source.split()) >= 2, "state", f"{name} has no source; name the document it is from")
+
+
+def names_what_exists(offer: Offer[Target], rig: Rig) -> None:
+    """Its predictor, runtimes and default methods can be found."""
+    target, registry = offer.value, rig.registry
+    attempt("state", lambda: registry.get(PREDICTORS, target.predictor))
+    for runtime in target.runtimes:
+        attempt("state", lambda r=runtime: registry.get(RUNTIMES, r))
+    for method in target.recipe:
+        attempt("state", lambda m=method: registry.get(TRANSFORMS, parse_method(m).name))
+
+
+def can_be_predicted(offer: Offer[Target], rig: Rig) -> None:
+    """The predictor it names tells the latency of every sample on it."""
+    target = offer.value
+    predictor = rig.registry.get(PREDICTORS, target.predictor).value
+    for model in rig.models("onnx").values():
+        found = attempt("predict", lambda m=model: predictor.predict(m, target, "latency"))
+        _check_prediction(found, "latency")
+
+
+def predicts(offer: Offer[Predictor], rig: Rig) -> None:
+    """Latency and energy as measurements of kind `predicted`: a value in its interval, or none and the reason."""
+    for model in rig.models("onnx").values():
+        for quantity in ("latency", "energy"):
+            found = attempt("predict", lambda m=model, q=quantity: offer.value.predict(m, rig.target, q))
+            _check_prediction(found, quantity)
+        ratio = attempt("predict", lambda m=model: offer.value.predict_ratio(m, m, rig.target, "latency"))
+        require(ratio.value is None or math.isclose(ratio.value, 1.0), "mismatch", "a model beside itself is not 1.0")
+
+
+def states_sources(offer: Offer[Meter], rig: Rig) -> None:
+    """What it reads on this host, each with a unit; an empty list when there is no sensor."""
+    for source in attempt("sources", lambda: offer.value.sources(rig.device)):
+        require(bool(source.get("unit")), "sources", f"{dict(source)} has no unit")
+
+
+def renders(offer: Offer[Renderer], rig: Rig) -> None:
+    """The same text twice, which names the model and says why a value is missing."""
+    renderer, report = offer.value, samples.report()
+    require(renderer.suffix.startswith("."), "state", f"suffix {renderer.suffix!r} must begin with a dot")
+    first, second = (attempt("render", lambda: renderer.render(report)) for _ in range(2))
+    require_type(first, str, "render")
+    require(first == second, "render", "the same report gives another text the second time")
+    for word in (report.model, report.rows[1].original.reason, report.skipped[0]):
+        require(word in first, "render", f"{word!r} is not in the text")
+    if renderer.suffix == ".json":
+        attempt("render", lambda: json.loads(first))
+
+
+def _figures(target: Target) -> Iterator[tuple[str, Figure]]:
+    yield from (("memory", target.memory), ("bandwidth", target.bandwidth), ("cores", target.cores))
+    yield from ((f"compute {name}", figure) for name, figure in target.compute.items())
+    yield from ((f"power {name}", figure) for name, figure in target.power.items())
+
+
+def _check_prediction(found: Measurement, quantity: str) -> None:
+    if found.value is None:
+        require(bool(found.reason), "predict", f"{quantity} is not known, and it does not say why")
+        return
+    require(found.kind == "predicted", "predict", f"{quantity} is of kind {found.kind!r}; say 'predicted'")
+    require(bool(found.unit), "predict", f"{quantity} has no unit")
+    interval = found.interval
+    inside = interval is not None and interval[0] <= found.value <= interval[1]
+    require(inside, "predict", f"{quantity} {found.value} does not lie in its interval {interval}")

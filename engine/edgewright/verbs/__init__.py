@@ -1,0 +1,1 @@
+"""What the verbs other than `deploy` do: run and verify, profile, compare, predict, examine."""

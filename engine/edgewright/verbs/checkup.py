@@ -1,0 +1,95 @@
+"""What a host and a device have, what they lack, and how to get it: for `engine doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from edgewright.environment import Environment
+from edgewright.errors import EdgewrightError
+from edgewright.pipeline import open_agent
+from edgewright.registry import RUNTIMES, Registry
+from edgewright.store import Store
+from edgewright.tables import amount
+from edgewright.types import Device
+
+OPTIONAL = {
+    "torch": "PyTorch models and trained methods: pip install 'edgewright[torch]'",
+    "apache-tvm": "TVM kernels: pip install 'edgewright[tvm]'",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `state` is `ok`, `note` (works, with a limit) or `missing`."""
+
+    state: str
+    what: str
+    found: str
+
+
+def examine(address: str, env: Environment) -> tuple[Finding, ...]:
+    """Everything, whatever is broken: a device that does not answer is a finding too."""
+    return (*_host(env.store), *_plugins(env.registry), *_device(address, env))
+
+
+def _host(store: Store) -> Iterator[Finding]:
+    yield Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}")
+    for name in ("numpy", "onnx", "onnxscript", "onnxruntime", "pluggy"):
+        yield Finding("ok", name, importlib.metadata.version(name))
+    for name, purpose in OPTIONAL.items():
+        try:
+            yield Finding("ok", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("missing", name, f"not installed; {purpose}")
+    try:
+        free = shutil.disk_usage(store.folder(".")).free
+        writable = os.access(store.root, os.W_OK)
+        yield Finding("ok" if writable else "missing", "cache", f"{store.root}, {amount(free, 'B')} free")
+    except EdgewrightError as error:
+        yield Finding("missing", "cache", str(error))
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    yield Finding("ok", "plugins", f"{len(registry.plugins)} loaded")
+    for absent in registry.broken:
+        yield Finding("missing", f"plugin {absent.name}", f"{absent.distribution} {absent.version}: {absent.reason}")
+
+
+def _device(address: str, env: Environment) -> Iterator[Finding]:
+    try:
+        with ExitStack() as stack:
+            device = open_agent(address, env, stack).device()
+    except EdgewrightError as error:
+        yield Finding("missing", address, str(error))
+        return
+    yield Finding(
+        "ok", address, f"{device.cpu}, {device.isa}, {device.cores} cores, {amount(device.memory_bytes, 'B')}"
+    )
+    yield Finding("ok", "features", " ".join(device.features) or "none known")
+    yield _int8(device)
+    yield _governor(device)
+    if device.emulated:
+        yield Finding("note", "emulation", "this device is emulated: whatever is timed on it is marked `simulated`")
+    for offer in env.registry.all(RUNTIMES):
+        refusal = offer.value.probe(device)
+        state, found = ("missing", refusal.reason) if refusal else ("ok", ", ".join(device.providers))
+        yield Finding(state, f"runtime {env.registry.name(RUNTIMES, offer)}", found)
+
+
+def _int8(device: Device) -> Finding:
+    fast = {"avx512_vnni", "avx_vnni", "asimddp"} & set(device.features)
+    if fast:
+        return Finding("ok", "int8", f"dot-product instructions: {', '.join(sorted(fast))}")
+    return Finding("note", "int8", "no int8 dot-product instructions: int8 saves memory and seldom time here")
+
+
+def _governor(device: Device) -> Finding:
+    if device.governor in ("", "unknown", "performance"):
+        return Finding("ok", "governor", device.governor or "unknown")
+    return Finding("note", "governor", f"{device.governor}: clocks move while measuring; set `performance`")
