@@ -132,12 +132,12 @@ class Context(Protocol):
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """What one node of a running graph took. `mean_us` is microseconds per run."""
+    """What one node of a running graph took. `median_us` is microseconds per run, the median over runs."""
 
     node: str
     operator: str
     provider: str
-    mean_us: float
+    median_us: float
 
 
 @runtime_checkable
@@ -259,7 +259,7 @@ class Session(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
     def profile(self, feeds: Mapping[str, Any], runs: int) -> list[dict[str, Any]]:
-        """Per executed node: `node`, `operator`, `provider`, `mean_us`."""
+        """Per executed node: `node`, `operator`, `provider`, `median_us`."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -258,31 +257,6 @@ def test_the_agent_is_packed_once(tmp_path: Path) -> None:
     assert build_agent(tmp_path / "a") == first
     assert first.stat().st_mtime_ns == written
     assert build_agent(tmp_path / "b").read_bytes() == first.read_bytes()
-
-
-def old_python() -> str | None:
-    """A Python 3.9 that has numpy and onnxruntime, the least that a device needs."""
-    found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
-    for python in filter(None, found):
-        done = subprocess.run([python, "-c", "import numpy, onnxruntime, sys; print(sys.version_info[:2])"],
-                              capture_output=True, text=True, check=False)  # fmt: skip
-        if done.stdout.strip() == "(3, 9)":
-            return python
-    return None
-
-
-def test_the_device_set_runs_on_python_39(cache: Path, make_bundle: MakeBundle) -> None:
-    python = old_python()
-    if python is None:
-        pytest.skip("no Python 3.9 with numpy and onnxruntime on PATH or in ~/.pyenv")
-    link = LocalLink()
-    link.python = python
-    with start_agent(link, cache) as agent:
-        assert agent.device().python.startswith("3.9.")
-        opened = agent.open(make_bundle())
-        assert agent.infer(opened, {"x": ones(2, 4)})["y"].tolist() == [[2, 2, 2]] * 2
-        assert len(agent.time(opened, least_runs=5, least_ns=0)) == 5
-    link.close()
 
 
 # ------------------------------------------------------------------ messages and arrays

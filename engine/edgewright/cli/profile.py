@@ -54,8 +54,8 @@ def command(
         click.echo(describe(row))
     if found.operators:
         rows = [
-            (o.node, o.operator, o.provider.removesuffix("ExecutionProvider"), f"{digits(o.mean_us)} µs")
-            for o in sorted(found.operators, key=lambda o: -o.mean_us)
+            (o.node, o.operator, o.provider.removesuffix("ExecutionProvider"), f"{digits(o.median_us)} µs")
+            for o in sorted(found.operators, key=lambda o: -o.median_us)
         ]
-        click.echo(table(("node", "operator", "provider", "mean"), rows))
+        click.echo(table(("node", "operator", "provider", "median"), rows))
     return 0

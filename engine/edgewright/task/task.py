@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgewright.errors import TaskError
-from edgewright.task.metrics import AGREEMENT, agreement, agreement_each
 from edgewright.types import Array, Arrays, Metric, Signature, TensorSpec
 
 SPLITS = ("training", "calibration", "selection", "test")
@@ -255,24 +254,6 @@ class _Renamed:
 
     def labels_at(self, indices: Sequence[int]) -> Any:
         return self.examples.labels_at(indices)
-
-
-def noise_task(signature: Signature, seed: int, count: int = 40) -> Task:
-    """Seeded noise for a model that came without data; free dimensions other than the first count as 1."""
-    rng = np.random.default_rng(seed)
-    inputs = {spec.name: _noise(spec, count, rng) for spec in signature.fed}
-    task = Task.from_arrays(
-        inputs, metric=AGREEMENT, score=agreement, each=agreement_each, name="seeded noise", seed=seed
-    )
-    return replace(task, synthetic=True, notes=())
-
-
-def _noise(spec: TensorSpec, count: int, rng: np.random.Generator) -> Array:
-    shape = (count, *(1 if isinstance(dim, str) else dim for dim in spec.shape[1:]))
-    kind = np.dtype(spec.dtype).kind
-    if kind == "f":
-        return rng.standard_normal(shape).astype(spec.dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype)
 
 
 def split_indices(count: int, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
