@@ -63,7 +63,7 @@ def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: B
     """Cost, latency by statistic, and what else was read while they were timed."""
     if bench.device is None:
         costs = bench.costs({c.name: c.model for c in candidates})
-        return {name: (cost, {"p50": cost.value, "mean": cost.value}, ()) for name, cost in costs.items()}
+        return {name: (cost, {"p50": cost.value}, ()) for name, cost in costs.items()}
     found = bench.timed({c.name: (c.model, raced[c.name].plan) for c in candidates}, bench.recipe.preset)
     return {
         name: (

@@ -15,7 +15,7 @@ from edgewright.bundle import check_destination
 from edgewright.context import Workbench
 from edgewright.contract import decide, rank
 from edgewright.environment import Environment
-from edgewright.errors import EdgewrightError, ModelError, RefusedError, TargetError
+from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError, TargetError
 from edgewright.evidence import read_selection, read_test
 from edgewright.hookspecs import StepEvent
 from edgewright.job import Candidate, Job, Outcome
@@ -95,12 +95,14 @@ def deploy(job: Job, env: Environment) -> Outcome:
         bench = open_bench(job, env, stack)
         journal = _Journal(run, job, env)
         made = _transform(job, bench, journal)
-        candidates = tuple(_export(candidate, bench, journal) for candidate in made.candidates)
+        runnable, broken = _that_run(made.candidates, bench)
+        candidates = tuple(_export(candidate, bench, journal) for candidate in runnable)
         raced = journal.timed("race", lambda: race({c.name: c.model for c in candidates}, bench))
         verdict, evidence = journal.timed("judge", lambda: _judge(job, candidates, raced, bench))
         shipped = next(c for c in candidates if c.name == verdict.shipped)
+        skipped = (*made.skipped, *broken)
         report = build_report(
-            job, bench, candidates=candidates, raced=raced, evidence=evidence, verdict=verdict, skipped=made.skipped
+            job, bench, candidates=candidates, raced=raced, evidence=evidence, verdict=verdict, skipped=skipped
         )
         bundle = journal.timed("package", lambda: pack(job, shipped, raced[shipped.name].plan, report, bench))
     code = exit_code(job.recipe, verdict, {*shipped.methods, *made.idle})
@@ -200,6 +202,22 @@ def _applied(method: Method, model: Model, job: Job, bench: Bench, journal: _Jou
             f"{method.name}: left out of the default recipe, because it needs calibration data; give --task"
         )
     return journal.timed(method.name, lambda: run_step(method, model, bench))
+
+
+def _that_run(candidates: Sequence[Candidate], bench: Bench) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """The candidates that a runtime opens and runs, and why others do not; the original has to."""
+    running: list[Candidate] = []
+    broken: list[str] = []
+    for candidate in candidates:
+        try:
+            bench.outputs(candidate.model, "selection")
+        except (InputError, PluginError) as error:
+            if candidate is candidates[0]:
+                raise
+            broken.append(f"{candidate.name} does not run: {error}")
+        else:
+            running.append(candidate)
+    return tuple(running), tuple(broken)
 
 
 def _export(candidate: Candidate, bench: Bench, journal: _Journal) -> Candidate:

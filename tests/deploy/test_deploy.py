@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright.bundle import is_bundle, open_bundle
+from edgewright_runtime import load
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "examples" / "digits" / "digits.onnx")
@@ -287,3 +288,60 @@ def test_a_dry_run_checks_everything_and_does_nothing(tmp_path):
     done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--task", DATA, "--dry-run", "--json")
     assert json.loads(done.stdout)["methods"] == "simplify quantize"
     assert not list(tmp_path.glob("digits*"))
+
+
+def test_a_recurrent_state_is_fed_back_by_the_session(tmp_path):
+    """An accumulator whose state the file's metadata names."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "total"], ["next"]), helper.make_node("Mul", ["next", "two"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, (1, 2)), value("total", TensorProto.FLOAT, (1, 2))],
+        [value("y", TensorProto.FLOAT, (1, 2)), value("next", TensorProto.FLOAT, (1, 2))],
+        [numpy_helper.from_array(np.float32(2), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "edgewright.state", json.dumps([["next", "total"]])
+    onnx.save(model, tmp_path / "sum.onnx")
+    done = engine(tmp_path, "deploy", "sum.onnx", "--target", "cpu", "--preset", "quick", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    loaded = load(tmp_path / "out")
+    one = np.ones((1, 2), np.float32)
+    assert [loaded.run(one).outputs["y"][0, 0] for _ in range(3)] == [2, 4, 6]
+    loaded.reset()
+    assert loaded.run(one).outputs["y"][0, 0] == 2
+
+
+def test_a_candidate_that_no_runtime_opens_is_left_out_with_its_reason(tmp_path):
+    """A third-party method that writes an operator nobody has."""
+    (tmp_path / "site" / "odd").mkdir(parents=True)
+    (tmp_path / "site" / "odd" / "__init__.py").write_text(
+        "from dataclasses import asdict, dataclass\n"
+        "EDGEWRIGHT_API = 1\n"
+        "@dataclass(frozen=True)\nclass Params:\n    pass\n"
+        "class Odd:\n"
+        "    name, summary, Params = 'odd', 'writes an operator that nobody has', Params\n"
+        "    takes = gives = 'onnx'\n    needs, reads = 'nothing', ()\n"
+        "    def check(self, model, target):\n        return None\n"
+        "    def apply(self, model, params, context):\n"
+        "        import onnx\n        from edgewright.types import Step\n"
+        "        proto = onnx.load_from_string(model.graph.path.read_bytes())\n"
+        "        proto.graph.node[0].op_type = 'Konv'\n"
+        "        kept = context.keep(proto.SerializeToString())\n"
+        "        return model.with_graph(kept).after(Step('odd', 'odd'))\n"
+        "def edgewright_transforms():\n    return (Odd(),)\n"
+    )
+    info = tmp_path / "site" / "odd-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgewright]\nodd = odd\n")
+    os.environ["PYTHONPATH"] = str(tmp_path / "site")
+    try:
+        done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--apply", "odd", "--preset", "quick", "--json")
+    finally:
+        del os.environ["PYTHONPATH"]
+    report = json.loads(done.stdout)
+    assert done.returncode == 3, done.stderr
+    assert report["verdict"]["shipped"] == "original"
+    assert any("odd does not run" in text and "Konv" in text for text in report["skipped"])

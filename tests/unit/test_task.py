@@ -159,3 +159,17 @@ def test_agreement_decides_by_the_largest_output():
     a = {"y": np.array([[1.0, 2.0], [3.0, 1.0]])}
     assert agreement(a, {"y": np.array([[0.0, 9.0], [0.0, 9.0]])}) == 50.0
     assert top1(a, [1, 0]) == 100.0
+
+
+def test_an_edited_metric_is_another_task(tmp_path):
+    text = (
+        "import numpy as np\nfrom edgewright import Metric, Task\n"
+        "def t():\n"
+        "    x = {'x': np.zeros((20, 1))}\n"
+        "    return Task.from_arrays(x, None, metric=Metric('m'), score=lambda o, r: 1.0)\n"
+    )
+    (tmp_path / "a.py").write_text(text)
+    first = load_task(f"{tmp_path}/a.py:t").digest
+    assert load_task(f"{tmp_path}/a.py:t").digest == first
+    (tmp_path / "a.py").write_text(text.replace("1.0", "2.0"))
+    assert load_task(f"{tmp_path}/a.py:t").digest != first

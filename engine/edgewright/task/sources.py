@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgewright.errors import TaskError
 from edgewright.task.metrics import AGREEMENT, TOP1, agreement, agreement_each, top1, top1_each
 from edgewright.task.task import Examples, Task, split_indices
 from edgewright.types import Array, Arrays, Signature
-from edgewright.userfile import call_user, split_reference
+from edgewright.userfile import call_user, code_digest, split_reference
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
 
@@ -31,7 +31,7 @@ def load_task(source: str, signature: Signature | None = None, seed: int = 0) ->
         task = call_user(reference, kind="task", error=TaskError)
         if not isinstance(task, Task):
             raise TaskError(f"{source} gives {type(task).__name__}; it must give an edgewright.Task")
-        return task
+        return replace(task, code=code_digest(reference.path))
     if Path(source).is_dir():
         if signature is None:
             raise TaskError(f"the image folder {source} cannot give example inputs to a model that needs them to load")

@@ -93,6 +93,7 @@ class Batch:
 class Task:
     """Data, metric and splits. `splits` maps a split's name to (examples, the indices that belong to it).
 
+    `code` is the digest of the user's Python behind it, so that an edited metric is not taken for the old one.
     A `synthetic` task is seeded noise: it shows agreement with the original, and says nothing of accuracy.
     """
 
@@ -106,6 +107,7 @@ class Task:
     seed: int = 0
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    code: str = ""
     hidden: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ class Task:
     @property
     def digest(self) -> str:
         """Changes when an example, a label, the split or the metric does."""
-        sha = hashlib.sha256(f"{self.name} {self.metric}".encode())
+        sha = hashlib.sha256(f"{self.name} {self.metric} {self.code}".encode())
         for name in sorted(self.splits):
             examples, indices = self.splits[name]
             sha.update(f"{name} {examples.digest} ".encode() + np.asarray(indices, np.int64).tobytes())

@@ -1,0 +1,183 @@
+"""From a prepared float graph and a scheme to an int8 graph; onnxruntime's quantisers do the rewriting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_metadata
+
+from edgewright_plugins.quantize.prepare import value_shapes
+from edgewright_plugins.quantize.ranges import Range
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+ARITHMETIC = (
+    "Add",
+    "AveragePool",
+    "Concat",
+    "GlobalAveragePool",
+    "LeakyRelu",
+    "MaxPool",
+    "Mul",
+    "Resize",
+    "Sigmoid",
+    "Softmax",
+)
+CARRIERS = (
+    "Clip",
+    "Flatten",
+    "Gather",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
+"""They follow what stands before them: in int8 they move bytes, or vanish."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantise a graph.
+
+    `kind` is `static` (every operator that has an int8 form), `static-layers` (Q/DQ around the inputs and
+    weights of layers only; outputs stay float) or `dynamic` (ranges found at run time). `kept` names nodes
+    that stay float.
+    """
+
+    kind: str
+    activations: str = "u8"
+    per_channel: bool = True
+    kept: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        name = "dynamic" if self.kind == "dynamic" else f"{self.kind} {self.activations}"
+        return f"{name} with {len(self.kept)} float" if self.kept else name
+
+    @property
+    def key(self) -> str:
+        """Names the scheme in full, the same in every process."""
+        return f"{self.kind} {self.activations} {self.per_channel} {sorted(self.kept)}"
+
+    def keeping(self, nodes: frozenset[str]) -> Scheme:
+        """The same with more nodes kept float."""
+        return replace(self, kept=self.kept | nodes)
+
+
+def build(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+    """The graph quantised by `scheme`; `ranges` is not read when it is dynamic."""
+    nodes = [name for name in quantised_nodes(proto, scheme) if name not in scheme.kept]
+    if not nodes:
+        return proto
+    return _dynamic(proto, scheme, nodes) if scheme.kind == "dynamic" else _static(proto, scheme, nodes, ranges)
+
+
+def quantised_nodes(proto: onnx.ModelProto, scheme: Scheme) -> list[str]:
+    """The nodes that `scheme` would quantise if it kept none, in the graph's order."""
+    floats = value_shapes(proto)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    names: list[str] = []
+    for node in proto.graph.node:
+        if node.op_type in _operators(scheme) and node.output[0] in floats and _fits(node, scheme, weights):
+            names.append(node.name)
+    return names
+
+
+def _operators(scheme: Scheme) -> tuple[str, ...]:
+    if scheme.kind == "static":
+        return (*LAYERS, *ARITHMETIC, *CARRIERS)
+    return LAYERS if scheme.kind == "static-layers" else ("Gemm", "MatMul")
+
+
+def _fits(node: onnx.NodeProto, scheme: Scheme, weights: set[str]) -> bool:
+    """Layers without constant weights (attention's products) gain only where their neighbours are int8 too."""
+    return scheme.kind == "static" or node.input[1] in weights
+
+
+def activations(proto: onnx.ModelProto) -> list[str]:
+    """The float values that some static scheme may quantise, in the graph's order."""
+    floats = value_shapes(proto)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    found: dict[str, None] = {}
+    for node in proto.graph.node:
+        if node.op_type in (*LAYERS, *ARITHMETIC, *CARRIERS):
+            found.update({n: None for n in (*node.input, *node.output) if n in floats and n not in weights})
+    return list(found)
+
+
+def _static(proto: onnx.ModelProto, scheme: Scheme, nodes: list[str], ranges: Mapping[str, Range]) -> onnx.ModelProto:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    # Shapes are known already; without this mark they would be inferred again through files on disk.
+    add_infer_metadata(graph)
+    operators = _operators(scheme)
+    options = {"OpTypesToExcludeOutputQuantization": list(operators)} if scheme.kind == "static-layers" else {}
+    quantizer = QDQQuantizer(
+        graph,
+        scheme.per_channel,
+        False,
+        QuantType.QInt8,
+        QuantType.QUInt8 if scheme.activations == "u8" else QuantType.QInt8,
+        _tensors_data(ranges),
+        nodes,
+        [],
+        list(operators),
+        options,
+    )
+    quantizer.quantize_model()
+    return _finished(quantizer.model.model, proto)
+
+
+def _dynamic(proto: onnx.ModelProto, scheme: Scheme, nodes: list[str]) -> onnx.ModelProto:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    del graph.graph.value_info[:]
+    # The quantiser first splits each Gemm into a MatMul of this name and an Add.
+    names = [*nodes, *(f"{name}_MatMul" for name in nodes)]
+    quantizer = ONNXQuantizer(
+        graph,
+        scheme.per_channel,
+        False,
+        QuantizationMode.IntegerOps,
+        False,
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        None,
+        names,
+        [],
+        ["MatMul"],
+        {"MatMulConstBOnly": True},
+    )
+    quantizer.quantize_model()
+    return _finished(quantizer.model.model, proto)
+
+
+def _tensors_data(ranges: Mapping[str, Range]) -> TensorsData:
+    return TensorsData(
+        CalibrationMethod.MinMax,
+        {
+            name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+            for name, (low, high) in ranges.items()
+        },
+    )
+
+
+def _finished(rewritten: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
+    """In running order, without the quantiser's marks, and signed as the source was."""
+    model = ir.serde.deserialize_model(rewritten)
+    model.graph.sort()
+    graph = ir.serde.serialize_model(model)
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(source.metadata_props)
+    graph.producer_name, graph.producer_version = source.producer_name, source.producer_version
+    return graph

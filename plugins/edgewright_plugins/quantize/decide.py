@@ -1,0 +1,94 @@
+"""The story of a quantisation: race the schemes, keep what the task can bear, take the fastest, say why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from edgewright import onnxkit
+from edgewright.protocols import Context
+from edgewright.types import Model, Refusal, Step
+from edgewright_plugins.quantize import Params
+from edgewright_plugins.quantize.accuracy import LISTED, Outcome, settle
+from edgewright_plugins.quantize.build import LAYERS
+from edgewright_plugins.quantize.job import Job, Trial, start
+from edgewright_plugins.quantize.ranges import METHODS
+from edgewright_plugins.quantize.slow import per_operator
+from edgewright_plugins.quantize.speed import by_speed, race
+
+
+def find_obstacle(model: Model) -> Refusal | None:
+    """Why this ONNX model cannot be quantised; None when it can."""
+    found = onnxkit.operators(onnxkit.read(model.graph))
+    quantised = [name for name in found if any(part in name for part in ("Quantize", "Integer", "QLinear"))]
+    if quantised:
+        return Refusal(f"it is quantised already (it has {', '.join(quantised)}); give the float model")
+    if not any(name in found for name in LAYERS):
+        return Refusal(f"it has no {' or '.join(LAYERS)} to quantise; leave quantize out")
+    return None
+
+
+def decide(model: Model, params: Params, context: Context) -> Model:
+    """The model in the fastest int8 form that keeps the metric, or as it was when int8 gains nothing."""
+    methods = METHODS if params.range == "auto" else (params.range,)
+    job = start(model, context, methods=methods, examples=params.examples)
+    trials = race(job, params)
+    said = [f"speed against the same graph in float: {', '.join(map(str, trials))}"]
+    for trial in by_speed(trials, forced=params.mode != "auto"):
+        outcome = settle(job, trial.scheme, params)
+        if outcome is None:
+            said.append(f"{trial.scheme} left: within the allowed loss none of it can be int8")
+            continue
+        final = trial if outcome.scheme == trial.scheme else job.race([outcome.scheme])[0]
+        if final.faster or final.ratio is None or params.mode != "auto":
+            told = [*said, *_slow_nodes(trial, params), *outcome.notes, f"chosen: {final}"]
+            return _quantised(job, params, trials, outcome, told)
+        said.append(f"{trial.scheme} left: too slow with the layers that accuracy needs in float: {final}")
+    return _as_it_was(job, params, trials, said)
+
+
+def _slow_nodes(trial: Trial, params: Params) -> list[str]:
+    """The note on nodes that are float because int8 made them slower; none when there are no such nodes."""
+    slow = sorted(trial.scheme.kept - set(params.keep))
+    more = f" and {len(slow) - LISTED} more" if len(slow) > LISTED else ""
+    return [f"left float because int8 is slower: {', '.join(slow[:LISTED])}{more}"] if slow else []
+
+
+def _quantised(job: Job, params: Params, trials: Sequence[Trial], outcome: Outcome, said: Sequence[str]) -> Model:
+    details = {
+        "scheme": str(outcome.scheme),
+        "ranges": outcome.method,
+        "kept_float": sorted(outcome.scheme.kept),
+        "race": _table(trials),
+        **outcome.details,
+    }
+    result = job.quantised(outcome.scheme, outcome.method)
+    return result.after(_step(params, said, details))
+
+
+def _as_it_was(job: Job, params: Params, trials: Sequence[Trial], said: Sequence[str]) -> Model:
+    """The model unchanged, with the operators that int8 made slower."""
+    best = max(trials, key=lambda trial: trial.ratio or 0.0)
+    lost = per_operator(job.slower(best.scheme))
+    slower = ", ".join(f"{name} +{microseconds:.0f} us" for name, microseconds in lost.items())
+    why = f"; slower in {best.scheme}: {slower}" if slower else ""
+    notes = [*said, f"nothing gained: no int8 form is faster than float and keeps the metric{why}"]
+    details = {"scheme": None, "race": _table(trials), "slower_us": lost}
+    return job.model.after(replace(_step(params, notes, details), declined=True))
+
+
+def _step(params: Params, notes: Sequence[str], details: Mapping[str, Any]) -> Step:
+    return Step("quantize", "edgewright", asdict(params), tuple(notes), details)
+
+
+def _table(trials: Sequence[Trial]) -> list[Any]:
+    return [
+        {
+            "scheme": str(trial.scheme),
+            "kept_float": sorted(trial.scheme.kept),
+            "ratio": trial.ratio,
+            "interval": list(trial.interval),
+        }
+        for trial in trials
+    ]
