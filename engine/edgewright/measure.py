@@ -3,8 +3,9 @@
 How a comparison works. A round opens every candidate in a fresh process, because two processes that hold
 the same model differ by where their memory happens to lie, by up to a few per cent and for as long as they
 live. Within a round the candidates take turns of a few milliseconds, in an order that is drawn anew and then
-reversed, so that a slow drift of the machine cancels. A turn is summed up by the lowest decile of its runs,
-which interruptions hardly move; a round by the median of its log ratios; the interval is Student's t over rounds.
+reversed, so that a drift of the machine meets all of them alike. A round is summed up by the fifth percentile of
+each candidate's runs, which neighbours on the machine move least; the ratio and its interval are the trimmed mean
+over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often such an interval is right.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ TURN_NS = 12_000_000
 TURN_RUNS = 3
 SETTLE_NS = 1_500_000
 BLOCK_NS = 250_000_000
+UNDISTURBED = 5
+"""The percentile of a round's runs that stands for the round."""
 LATER_WARM_UP = {"least_ns": 40_000_000, "most_ns": 500_000_000}
 """For rounds after the first: the clocks are up, only the new process has to find its caches."""
 
@@ -130,7 +133,7 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
 
 @dataclass(frozen=True)
 class _Round:
-    """One round: what was opened, every run, and the median log ratio of each candidate to the reference."""
+    """One round: what was opened, every run, and the log ratio of each candidate's quick runs to the reference's."""
 
     opened: Mapping[str, Opened]
     runs_ns: Mapping[str, tuple[int, ...]]
@@ -182,9 +185,9 @@ def _round(
     finally:
         for worker in opened.values():
             agent.close(worker)
-    deciles = {name: np.array([_decile(turn[name]) for turn in turns], np.float64) for name in order}
-    ratios = {name: float(np.median(np.log(deciles[reference] / deciles[name]))) for name in order}
     runs = {name: tuple(ns for turn in turns for ns in turn[name]) for name in order}
+    quick = {name: float(np.percentile(taken, UNDISTURBED)) for name, taken in runs.items()}
+    ratios = {name: math.log(quick[reference] / quick[name]) for name in order}
     return _Round(opened, runs, ratios, memory)
 
 
@@ -203,10 +206,6 @@ def _turns(
                 spent[name] += sum(taken) / 1e9
                 counted[name] += len(taken)
             yield turn
-
-
-def _decile(taken: Sequence[int]) -> float:
-    return float(np.percentile(taken, 10))
 
 
 def _shuffled(names: Iterable[str], rng: np.random.Generator) -> list[str]:

@@ -78,7 +78,7 @@ def ratio_of(setting: Setting, log_ratios: Sequence[float]) -> Measurement:
         "x",
         n=len(log_ratios),
         interval=interval,
-        statistic="median over turns of the ratio of lowest deciles, t interval over rounds",
+        statistic="ratio of the fifth percentiles of a round, trimmed mean over rounds",
         instrument=CLOCK,
         kind=setting.kind,
         conditions=setting.conditions,

@@ -82,6 +82,27 @@ def test_ratio_over_rounds_covers_when_rounds_differ_systematically() -> None:
     assert 0.92 * 500 <= sum(i is not None and i[0] <= 1.0 <= i[1] for i in intervals) <= 0.98 * 500
 
 
+def test_a_disturbed_round_hides_no_difference() -> None:
+    """Five rounds see 5 %, one was disturbed by 20 %: a plain t interval would contain 1."""
+    rounds = [-0.050, -0.052, -0.048, -0.051, -0.049, 0.2]
+    value, interval = stats.ratio_over_rounds(rounds)
+    plain = stats.mean_interval(rounds)[1]
+    assert value == pytest.approx(math.exp(-0.05), rel=0.002)
+    assert interval is not None
+    assert interval[1] < 1.0
+    assert plain is not None
+    assert plain[1] > 0.0
+
+
+def test_trimmed_mean_by_hand() -> None:
+    """Ten values, two cut at each end: winsorised 2 2 2 3 4 5 6 7 7 7 has standard deviation 2.1213."""
+    mean, interval = stats.trimmed_mean_interval([-90, 1, 2, 3, 4, 5, 6, 7, 8, 90])
+    half = stats.student_t(5) * np.std([2, 2, 2, 3, 4, 5, 6, 7, 7, 7], ddof=1) * math.sqrt(9 / 30)
+    assert mean == pytest.approx(4.5)
+    assert interval == pytest.approx((4.5 - half, 4.5 + half))
+    assert stats.trimmed_mean_interval([1, 2, 3]) == stats.mean_interval([1, 2, 3])
+
+
 def test_ratio_over_rounds_is_the_ratio() -> None:
     value, interval = stats.ratio_over_rounds([math.log(1.25)] * 4)
     assert value == pytest.approx(1.25)
