@@ -3,8 +3,9 @@
     python benchmarks/repeatability.py BUNDLE [--pairs 10] [--preset quick]
 
 After each profile the same graph is timed in a bare onnxruntime session that stays open: the control, which feels
-the machine and nothing of ours. Of a pair of profiles, the ratio of the medians is divided by that of their controls.
-Writes docs/results/repeatability.md. The bar: in 9 of 10 pairs it is within 5 % of 1, or a profile is marked unstable.
+the machine and nothing of ours. It runs on the CPUs that the profile ran on. Of a pair of profiles, the ratio of
+the medians is divided by that of their controls. Writes docs/results/repeatability.md. The bar: in 9 of 10 pairs it
+is within 5 % of 1, or a profile is marked unstable.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ class Pair:
         return self.unstable or abs(self.ratio - 1) <= CLOSE
 
 
-def profile(bundle: Path, preset: str, cache: str) -> tuple[float, bool]:
-    """The median latency in ms as `engine profile` gives it, and whether it is marked unstable."""
+def profile(bundle: Path, preset: str, cache: str) -> tuple[float, bool, Sequence[int]]:
+    """The median latency in ms as `engine profile` gives it, whether it is marked unstable, and on which CPUs."""
     command = [*ENGINE, "profile", str(bundle), "--preset", preset, "--cache", cache, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     median = p50(json.loads(done.stdout))
-    return float(median["value"]), bool(median["unstable"])
+    return float(median["value"]), bool(median["unstable"]), median["conditions"]["before"]["cpus"]
 
 
 def p50(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -112,7 +113,9 @@ def measure(path: Path, *, pairs: int, preset: str) -> list[Pair]:
     with tempfile.TemporaryDirectory() as cache:
 
         def reading() -> Reading:
-            median, unstable = profile(path, preset, cache)
+            median, unstable, cpus = profile(path, preset, cache)
+            if cpus:
+                os.sched_setaffinity(0, cpus)
             return Reading(median, control(session, feeds, SECONDS[preset]), unstable)
 
         for number in range(pairs):

@@ -85,6 +85,13 @@ def _zipped(sources: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def _threads(bundle: Path, threads: int | None) -> int:
+    """How many threads the bundle will run with."""
+    if threads is not None:
+        return threads
+    return max(int(p.options.get("threads", 1)) for p in open_bundle(bundle, verify=False).plan.placements)
+
+
 # ------------------------------------------------------------------ talking
 
 
@@ -141,6 +148,7 @@ class Agent:
         allow_fallback: bool | None = None,
         runtimes: Mapping[str, str] | None = None,
         path: Sequence[str] = (),
+        turn: int | None = None,
     ) -> Opened:
         """Load a bundle in a process of its own, and let it answer its example once.
 
@@ -150,6 +158,7 @@ class Agent:
             allow_fallback: Overrides whether a provider may hand nodes to another one.
             runtimes: `module:object` of runtimes that are not built in, by name.
             path: Folders on the device in which to look for them first.
+            turn: Keeps the process on as many CPUs as it has threads, the same ones for all who say this turn.
 
         Raises: BundleError, InputError for what cannot be loaded; PluginError when the process dies.
         """
@@ -166,6 +175,7 @@ class Agent:
             runtimes=dict(runtimes or {}),
             path=list(path),
             verify=not known,
+            cpus=None if turn is None else {"turn": turn, "count": _threads(bundle, threads)},
         )
         self._bundles[bundle, digest] = place
         return Opened(

@@ -2,10 +2,12 @@
 
 How a comparison works. A round opens every candidate in a fresh process, because two processes that hold
 the same model differ by where their memory happens to lie, by up to a few per cent and for as long as they
-live. Within a round the candidates take turns of a few milliseconds, in an order that is drawn anew and then
-reversed, so that a drift of the machine meets all of them alike. A round is summed up by the fifth percentile of
-each candidate's runs, which neighbours on the machine move least; the ratio and its interval are the trimmed mean
-over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often such an interval is right.
+live. All processes of a round share the same CPUs, and the next round takes the next ones: on a shared machine
+one CPU can be a quarter slower than its neighbour for seconds. Within a round the candidates take turns of a
+few milliseconds, in an order that is drawn anew and then reversed, so that a drift meets all of them alike. A
+round is summed up by the fifth percentile of each candidate's runs, which interruptions move least; the ratio
+and its interval are the trimmed mean over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often
+such an interval is right.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does.
     """
-    opened = agent.open(candidate.bundle, **candidate.options)
+    opened = agent.open(candidate.bundle, **candidate.options, turn=0)
     try:
         _, settled = agent.warm(opened)
         taken: list[int] = []
@@ -159,7 +161,7 @@ def compare(
     rng = np.random.default_rng(seed)
     rounds: list[_Round] = []
     for number in range(preset.rounds):
-        rounds.append(_round(agent, candidates, preset, reference=reference, rng=rng, first=number == 0))
+        rounds.append(_round(agent, candidates, preset, reference=reference, rng=rng, number=number))
         if progress:
             progress(f"comparing {', '.join(candidates)}", number + 1, preset.rounds)
     return {name: _summed_up(agent.device(), name, candidates[name], preset, rounds) for name in candidates}
@@ -172,14 +174,14 @@ def _round(
     *,
     reference: str,
     rng: np.random.Generator,
-    first: bool,
+    number: int,
 ) -> _Round:
     order = _shuffled(candidates, rng)
     opened: dict[str, Opened] = {}
     try:
         for name in order:
-            opened[name] = agent.open(candidates[name].bundle, **candidates[name].options)
-            agent.warm(opened[name], rules=None if first else LATER_WARM_UP)
+            opened[name] = agent.open(candidates[name].bundle, **candidates[name].options, turn=number)
+            agent.warm(opened[name], rules=LATER_WARM_UP if number else None)
         turns = list(_turns(agent, opened, preset, rng))
         memory = {name: agent.memory(opened[name]) for name in order}
     finally:

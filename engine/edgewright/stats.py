@@ -97,9 +97,8 @@ def ratio_over_rounds(log_ratios: Samples) -> tuple[float, Interval | None]:
     """A ratio and its 95 % interval from one log ratio per independent round, by the trimmed mean.
 
     Runs inside a round share that round's processes, so they are not independent and enter only through
-    their round's value. Trimmed, because rounds are disturbed: on a shared virtual machine one in eight of 288
-    rounds (50 us model, two cores) was off by more than 3 %, and one such round hides a
-    difference of 5 % in a plain t interval.
+    their round's value. Trimmed, because single rounds are disturbed on shared machines, and one round that is
+    off by 20 % hides a difference of 5 % in a plain t interval over six.
     """
     mean, interval = trimmed_mean_interval(log_ratios)
     return math.exp(mean), None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))

@@ -1,4 +1,4 @@
-"""What a worker process needs from its operating system: an end when its parent ends, and its own memory use."""
+"""What a worker needs from its operating system: an end with its parent, its place, and its own memory use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -22,6 +23,36 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def share_cpus(turn: int, count: int) -> list[int]:
+    """Keep this process (and threads it starts later) on `count` of its CPUs, the same for all who say `turn`.
+
+    Only the fastest CPUs count where they differ. Returns: the CPUs; empty where nothing was changed, because
+    the system does not let us or there are no more than `count`.
+    """
+    if sys.platform != "linux":
+        return []
+    cpus = _fastest(sorted(os.sched_getaffinity(0)))
+    if count >= len(cpus):
+        return []
+    chosen = [cpus[(turn + i) % len(cpus)] for i in range(count)]
+    os.sched_setaffinity(0, chosen)
+    return chosen
+
+
+def _fastest(cpus: Sequence[int]) -> Sequence[int]:
+    clocks = {cpu: _clock(cpu) for cpu in cpus}
+    return [cpu for cpu in cpus if clocks[cpu] == max(clocks.values())]
+
+
+def _clock(cpu: int) -> int:
+    """The highest clock in kHz; 0 where it is not told."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return int(text) if text.strip().isdigit() else 0
 
 
 def peak_bytes() -> Optional[int]:

@@ -15,7 +15,7 @@ from edgewright.protocol import answer, decode, encode, failure, read_array, wri
 from edgewright.types import Arrays
 from edgewright_runtime.channel import private_streams, send
 from edgewright_runtime.device import conditions, find_device
-from edgewright_runtime.process import die_with_parent, peak_bytes, resident_bytes
+from edgewright_runtime.process import die_with_parent, peak_bytes, resident_bytes, share_cpus
 
 
 def main(parent: int) -> int:
@@ -66,6 +66,8 @@ class Worker:
         return PluginError(f"{who} failed in {request['op']!r}: {type(error).__name__}: {error}")
 
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        # Before any library starts threads: they inherit it.
+        cpus = share_cpus(**request["cpus"]) if request.get("cpus") else []
         # Imported before the clock starts: the library is not the model's to answer for.
         importlib.import_module("edgewright_runtime.ort_session")
         from edgewright_runtime.loaded import load
@@ -91,7 +93,7 @@ class Worker:
             "load_ns": load_ns,
             "first_ns": first_ns,
             "placements": [asdict(placement) for placement in self._loaded.placements],
-            "conditions": conditions(),
+            "conditions": {**conditions(), "cpus": cpus},
             **self._memory(),
         }
 

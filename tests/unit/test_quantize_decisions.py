@@ -13,6 +13,7 @@ import pytest
 
 from edgewright import onnxkit
 from edgewright.context import Workbench
+from edgewright.contract import parse_bounds
 from edgewright.errors import RecipeError, RefusedError
 from edgewright.registry import Registry
 from edgewright.store import key_of
@@ -228,6 +229,16 @@ def test_the_bound_counts_from_the_original(rig: Rig):
     assert now is not None
     assert now < 99.0
     assert lowest_score(job, Params()) == pytest.approx(now - 1.0)
+
+
+def test_with_max_drop_off_accuracy_binds_nothing(rig: Rig):
+    proto = classifier()
+    context = work(rig, put(rig, proto), own_answers(proto, 100), "off")
+    bench = context.bench
+    free = replace(bench, recipe=replace(bench.recipe, bounds=parse_bounds({"max_drop": "off"})))
+    job = start(put(rig, proto), replace(context, bench=free), methods=("min-max",), examples=4)
+    assert lowest_score(job, Params()) is None
+    assert lowest_score(job, Params(drop=0.02)) is not None
 
 
 # ------------------------------------------------------------------ speed

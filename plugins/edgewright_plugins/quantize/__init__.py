@@ -31,7 +31,7 @@ class Params:
         default=None,
         metadata={
             "help": "share of the metric's full scale that int8 may lose before layers are put back to float "
-            "(default: --max-drop, else 0.01)",
+            "(default: --max-drop; with --max-drop off nothing is put back)",
             "low": 0.0,
             "high": 1.0,
         },

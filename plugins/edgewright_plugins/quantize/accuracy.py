@@ -10,8 +10,6 @@ from edgewright_plugins.quantize import Params
 from edgewright_plugins.quantize.build import Scheme
 from edgewright_plugins.quantize.job import Job
 
-DROP = 0.01
-"""The share of the full scale that may be lost when nobody says otherwise."""
 LISTED = 5
 """How many layers a note names; the details of the step hold them all."""
 
@@ -52,20 +50,19 @@ def best_ranges(job: Job, scheme: Scheme) -> tuple[str, tuple[str, ...]]:
 
 
 def lowest_score(job: Job, params: Params) -> float | None:
-    """The goodness that int8 may not fall below; None when there is no task to judge by.
+    """The goodness that int8 may not fall below; None when there is no task to judge by, or accuracy binds nothing.
 
     `--max-drop` counts from the original; where an earlier method has spent it, from the model at hand.
     """
-    if job.metric is None:
+    bound = job.context.max_drop
+    if job.metric is None or (params.drop is None and bound is None):
         return None
     before = _goodness(job, job.score_of(job.model))
-    bound = job.context.max_drop
-    share = next(share for share in (params.drop, bound, DROP) if share is not None)
-    allowed = share * job.metric.full_scale
-    if params.drop is None and bound is not None:
-        least = _goodness(job, job.score_of(job.context.original)) - allowed
-        return least if before >= least else before - allowed
-    return before - allowed
+    if params.drop is not None:
+        return before - params.drop * job.metric.full_scale
+    allowed = (bound or 0.0) * job.metric.full_scale
+    least = _goodness(job, job.score_of(job.context.original)) - allowed
+    return least if before >= least else before - allowed
 
 
 def put_back(job: Job, outcome: Outcome, floor: float) -> Outcome | None:
