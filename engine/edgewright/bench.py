@@ -107,7 +107,7 @@ class Bench:
 
     def score(self, outputs: Arrays, split: str, limit: int | None = None) -> float:
         """The metric over a split; without labels the original's outputs stand in for them."""
-        return float(self.task.score(outputs, self.labels(split, limit)))
+        return self.task.judge(outputs, self.labels(split, limit))
 
     def labels(self, split: str, limit: int | None = None) -> Any:
         """What outputs are judged against: labels, else what the original answered."""

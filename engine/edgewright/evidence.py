@@ -11,7 +11,7 @@ from edgewright import stats
 from edgewright.bench import Bench
 from edgewright.job import Candidate
 from edgewright.race import Raced
-from edgewright.task import Task, agreement
+from edgewright.task import AGREEMENT, Task, agreement
 from edgewright.types import Arrays, Cost, Evidence, Measurement, unknown
 
 RESAMPLES = 200
@@ -82,7 +82,7 @@ def judge_outputs(bench: Bench, split: str, original: Arrays, outputs: Arrays) -
     if task.synthetic:
         reason = "no task was given; see agreement with the original on seeded inputs"
         return unknown("accuracy", "%", reason), unknown("drop", "%", "no task was given")
-    value, base = task.score(outputs, labels), task.score(original, labels)
+    value, base = task.judge(outputs, labels), task.judge(original, labels)
     n = task.size(split)
     metric = Measurement(task.metric.name, value, task.metric.unit, n, instrument=f"{split} split", conditions=where)
     worse = base - value if task.metric.direction == "higher" else value - base
@@ -113,7 +113,7 @@ def _redrawn(task: Task, original: Arrays, outputs: Arrays, labels: Any, seed: i
     for _ in range(RESAMPLES):
         rows = rng.integers(0, n, n)
         chosen = _rows(labels, rows)
-        pair = [task.score({k: v[rows] for k, v in each.items()}, chosen) for each in (original, outputs)]
+        pair = [task.judge({k: v[rows] for k, v in each.items()}, chosen) for each in (original, outputs)]
         found.append(pair[0] - pair[1])
     return found
 
@@ -125,16 +125,13 @@ def _rows(labels: Any, rows: Any) -> Any:
 def _agreement(original: Arrays, outputs: Arrays, bench: Bench) -> tuple[Measurement, ...]:
     """The share of examples that both decide alike; nothing where outputs are no decisions."""
     first = next(iter(original.values()))
-    if bench.task.metric.name == AGREEMENT_NAME and not bench.task.synthetic:
+    if bench.task.metric.name == AGREEMENT.name and not bench.task.synthetic:
         return ()
     if first.ndim != 2 or first.shape[-1] < 2:
         return ()
     where = "seeded noise" if bench.task.synthetic else "test split"
     value = agreement(outputs, original)
-    return (Measurement("agreement with the original", value, "%", n=len(first), instrument=where),)
-
-
-AGREEMENT_NAME = "agreement with the original"
+    return (Measurement(AGREEMENT.name, value, "%", n=len(first), instrument=where),)
 
 
 def _size(candidate: Candidate) -> Measurement:

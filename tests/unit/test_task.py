@@ -173,3 +173,12 @@ def test_an_edited_metric_is_another_task(tmp_path):
     assert load_task(f"{tmp_path}/a.py:t").digest == first
     (tmp_path / "a.py").write_text(text.replace("1.0", "2.0"))
     assert load_task(f"{tmp_path}/a.py:t").digest != first
+
+
+@pytest.mark.parametrize(
+    ("score", "says"), [(lambda o, r: 1 / 0, "ZeroDivisionError"), (lambda o, r: np.nan, "gave nan")]
+)
+def test_a_metric_that_fails_is_told_as_the_users_own(score, says):
+    task = Task.from_arrays({"x": np.zeros((20, 1))}, None, metric=Metric("mine"), score=score)
+    with pytest.raises(TaskError, match=f"the metric 'mine' of task 'task'.*{says}"):
+        task.judge({"y": np.zeros((20, 1))}, None)

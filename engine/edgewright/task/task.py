@@ -189,6 +189,18 @@ class Task:
         splits = {name: (_Renamed(examples, old, new), rows) for name, (examples, rows) in self.splits.items()}
         return replace(self, splits=splits)
 
+    def judge(self, outputs: Arrays, labels: Any) -> float:
+        """The metric of `outputs`. Raises: TaskError when the user's own function fails or gives no number."""
+        try:
+            value = float(self.score(outputs, labels))
+        except Exception as cause:
+            raise TaskError(
+                f"the metric {self.metric.name!r} of task {self.name!r} failed: {type(cause).__name__}: {cause}"
+            ) from cause
+        if not np.isfinite(value):
+            raise TaskError(f"the metric {self.metric.name!r} of task {self.name!r} gave {value}, which is no number")
+        return value
+
     def labels(self, split: str) -> Any:
         """The labels of a whole split; None without labels."""
         examples, indices = self.splits[split]
