@@ -68,7 +68,7 @@ BARS = (
         "ResNet-56, CIFAR-10",
         (
             "resnet56_cifar10.onnx",
-            *QUANTIZED,
+            *("--apply", "quantize"),
             *("--task", "examples/cifar10.py:test_images", "--max-drop", "1%", "--min-speedup", "2.0"),
         ),
         "2.0x, within 1 point",
