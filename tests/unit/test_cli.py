@@ -210,6 +210,7 @@ def test_an_unknown_verb_or_flag_helps(engine, tmp_path):
 
 
 def test_a_pytorch_file_that_fails_is_told_as_the_users_own(engine, tmp_path):
+    pytest.importorskip("torch")
     (tmp_path / "net.py").write_text("def model():\n    raise ValueError('no weights')\n")
     refused(engine("deploy", "net.py:model", "--target", "cpu"), tmp_path, "no weights")
 
