@@ -40,4 +40,4 @@ def difference(name: str, want: Array, got: Array) -> Difference:
 
 def worst(names: Sequence[str], want: Sequence[Array], got: Sequence[Array]) -> Difference:
     """The output that is furthest off, relative to its own scale."""
-    return max((difference(*each) for each in zip(names, want, got)), key=lambda each: each.max_rel)
+    return max((difference(*each) for each in zip(names, want, got, strict=True)), key=lambda each: each.max_rel)

@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 - torch is optional
 
 from edgewright import onnxkit  # noqa: E402
+from edgewright.numerics import difference, worst  # noqa: E402
 from edgewright_plugins.lower import LOWER  # noqa: E402
 from edgewright_plugins.lower.export import lower_module, run_module  # noqa: E402
-from edgewright_plugins.lower.numerics import difference, worst  # noqa: E402
 from edgewright_plugins.lower.stages import check_numerics, lower_stages  # noqa: E402
 
 

@@ -12,10 +12,10 @@ import torch
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
+from edgewright.numerics import Difference, difference, worst
 from edgewright.types import Array, Arrays
 from edgewright_plugins.lift.build import Lifted, lift_graph
 from edgewright_plugins.lower.export import run_module
-from edgewright_plugins.lower.numerics import Difference, difference, worst
 
 LIMIT = 1e-4
 """The largest error of an output over its scale; reordered float32 sums stay a hundred times below."""

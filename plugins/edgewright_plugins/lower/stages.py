@@ -10,9 +10,9 @@ import onnx
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
+from edgewright.numerics import Difference, worst
 from edgewright.types import Array, Arrays, GraphFile, Model, Stage, TorchGraph, Variant
 from edgewright_plugins.lower.export import lower_module, run_module
-from edgewright_plugins.lower.numerics import Difference, worst
 
 Keep = Callable[[bytes, str], GraphFile]
 
