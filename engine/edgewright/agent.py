@@ -123,6 +123,7 @@ class Agent:
         self._sent: dict[str, str] = {}
         self._bundles: dict[tuple[Path, str], str] = {}
         self._count = 0
+        self._stopped = False
         self._device: Device | None = None
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -237,8 +238,9 @@ class Agent:
         return self.ask("memory", handle=opened.handle)
 
     def close(self, opened: Opened) -> None:
-        """End the process that holds the bundle; one that has crashed counts as closed."""
-        self.ask("close", handle=opened.handle)
+        """End the process that holds the bundle; one that has crashed counts as closed, as does a stopped agent's."""
+        if not self._stopped:
+            self.ask("close", handle=opened.handle)
 
     # -------------------------------------------------------------- the conversation itself
 
@@ -250,13 +252,18 @@ class Agent:
             self._process.stdin.flush()
         except (OSError, ValueError):
             raise self._lost(operation) from None
-        answer = decode(self._next(operation, timeout))
+        try:
+            answer = decode(self._next(operation, timeout))
+        except KeyboardInterrupt:
+            self.stop()  # its answer is still to come, and would be taken for that of the next request
+            raise
         if answer.get("id") != self._count:
             raise DeviceError(f"the agent at {self.address} answered another request than {operation!r}")
         return result_of(answer)
 
     def stop(self) -> None:
         """End the agent and everything it started; closing its input is enough, killing makes sure."""
+        self._stopped = True
         with suppress(OSError):
             self._process.stdin.close()
         self._process.kill()

@@ -232,6 +232,25 @@ def test_an_agent_that_is_killed_is_a_lost_device(cache: Path) -> None:
     link.close()
 
 
+def test_an_interrupt_while_a_bundle_is_timed_stays_an_interrupt(cache: Path, make_bundle: MakeBundle) -> None:
+    def interrupted(agent: Agent) -> None:
+        opened = agent.open(make_bundle())
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            agent.time(opened, least_runs=1, least_ns=20_000_000_000)
+        finally:  # as every caller does; the answer to `time` has not come, and must not be taken for this one
+            agent.close(opened)
+
+    before, started = signal.getsignal(signal.SIGALRM), time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt), start_agent(LocalLink(), cache) as agent:
+            interrupted(agent)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 15
+
+
 def test_the_supervisor_answers_nonsense_with_a_sentence(agent: Agent) -> None:
     with pytest.raises(InputError, match=r"the agent has no operation 'tim'; allowed: .*; did you mean 'time'"):
         agent.ask("tim")
