@@ -73,10 +73,11 @@ def step_key(method: Method, model: Model, bench: Bench) -> str:
 
 
 def code_of(value: object) -> str:
-    """The digest of the module (or the folder) that an offer is written in: its author edits without a new version."""
-    module = sys.modules.get(type(value).__module__)
+    """The digest of the package (or the module) that an offer is written in: its author edits without a new version."""
+    name = type(value).__module__
+    module = sys.modules.get(name.partition(".")[0])
     path = Path(getattr(module, "__file__", None) or "")
-    files = sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
     sha = hashlib.sha256()
     for file in files:
         if file.is_file():

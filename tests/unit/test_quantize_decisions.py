@@ -20,9 +20,9 @@ from edgewright.store import key_of
 from edgewright.task import Task
 from edgewright.testing import Rig, open_rig
 from edgewright.types import Metric, Model, Signature, Stage, Variant
+from edgewright_plugins.qdq.place import Scheme
 from edgewright_plugins.quantize import QUANTIZE, Params
 from edgewright_plugins.quantize.accuracy import lowest_score, settle
-from edgewright_plugins.quantize.build import Scheme
 from edgewright_plugins.quantize.job import Trial, start
 from edgewright_plugins.quantize.speed import by_speed, without_slow
 

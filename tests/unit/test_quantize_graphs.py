@@ -19,11 +19,11 @@ from edgewright import onnxkit
 from edgewright.errors import ModelError
 from edgewright.protocols import OperatorTime
 from edgewright.types import Array, Arrays
-from edgewright_plugins.quantize.build import Scheme, activations, build, quantised_nodes
-from edgewright_plugins.quantize.calibrate import find_ranges, observe
-from edgewright_plugins.quantize.prepare import prepare
-from edgewright_plugins.quantize.ranges import Range
-from edgewright_plugins.quantize.sensitivity import outputs, rank, signal_to_noise
+from edgewright_plugins.qdq.calibrate import find_ranges, observe
+from edgewright_plugins.qdq.place import Scheme, activations, build, quantised_nodes
+from edgewright_plugins.qdq.prepare import prepare
+from edgewright_plugins.qdq.ranges import Range
+from edgewright_plugins.qdq.sensitivity import outputs, rank, signal_to_noise
 from edgewright_plugins.quantize.slow import Slower, per_operator, same_operators, slower_nodes
 
 SCHEMES = [

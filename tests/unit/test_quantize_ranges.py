@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgewright_plugins.quantize.ranges import (
+from edgewright_plugins.qdq.ranges import (
     DENSE,
     METHODS,
     Histogram,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgewright_plugins.qdq.place import Scheme
 from edgewright_plugins.quantize import Params
-from edgewright_plugins.quantize.build import Scheme
 from edgewright_plugins.quantize.job import Job
 
 LISTED = 5

@@ -9,11 +9,11 @@ from typing import Any
 from edgewright import onnxkit
 from edgewright.protocols import Context
 from edgewright.types import Model, Refusal, Step
+from edgewright_plugins.qdq.place import LAYERS
+from edgewright_plugins.qdq.ranges import METHODS
 from edgewright_plugins.quantize import Params
 from edgewright_plugins.quantize.accuracy import LISTED, Outcome, settle
-from edgewright_plugins.quantize.build import LAYERS
 from edgewright_plugins.quantize.job import Job, Trial, start
-from edgewright_plugins.quantize.ranges import METHODS
 from edgewright_plugins.quantize.slow import per_operator
 from edgewright_plugins.quantize.speed import by_speed, race
 

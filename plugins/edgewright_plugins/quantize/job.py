@@ -12,11 +12,11 @@ import onnx
 from edgewright import onnxkit
 from edgewright.protocols import Context
 from edgewright.types import Arrays, Cost, Json, Metric, Model
-from edgewright_plugins.quantize import sensitivity
-from edgewright_plugins.quantize.build import Scheme, activations, build
-from edgewright_plugins.quantize.calibrate import find_ranges
-from edgewright_plugins.quantize.prepare import prepare
-from edgewright_plugins.quantize.ranges import METHODS, Range
+from edgewright_plugins.qdq import sensitivity
+from edgewright_plugins.qdq.calibrate import find_ranges
+from edgewright_plugins.qdq.place import Scheme, activations, build
+from edgewright_plugins.qdq.prepare import prepare
+from edgewright_plugins.qdq.ranges import METHODS, Range
 from edgewright_plugins.quantize.slow import Slower, slower_nodes
 
 FLOAT = "float"

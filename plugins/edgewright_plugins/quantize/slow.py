@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from edgewright.protocols import OperatorTime
-from edgewright_plugins.quantize.build import LAYERS
+from edgewright_plugins.qdq.place import LAYERS
 
 ATTACHED = ("Clip", "LeakyRelu", "Relu", "Sigmoid")
 """Runtimes run these as part of the layer before them."""

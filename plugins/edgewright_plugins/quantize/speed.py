@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Sequence
 
 from edgewright.errors import RecipeError, RefusedError
+from edgewright_plugins.qdq.place import Scheme, quantised_nodes
 from edgewright_plugins.quantize import Params
-from edgewright_plugins.quantize.build import Scheme, quantised_nodes
 from edgewright_plugins.quantize.job import Job, Trial
 from edgewright_plugins.quantize.slow import same_operators
 

@@ -9,8 +9,8 @@ import onnx
 
 from edgewright import onnxkit
 from edgewright.types import Array, Arrays
-from edgewright_plugins.quantize.build import CARRIERS, Scheme, build, quantised_nodes
-from edgewright_plugins.quantize.ranges import Range
+from edgewright_plugins.qdq.place import CARRIERS, Scheme, build, quantised_nodes
+from edgewright_plugins.qdq.ranges import Range
 
 FINEST = 120.0
 """Decibels at which a difference is no longer told from rounding."""

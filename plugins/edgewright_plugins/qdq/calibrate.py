@@ -12,7 +12,7 @@ from onnx import helper
 from edgewright import onnxkit
 from edgewright.errors import ModelError
 from edgewright.types import Arrays
-from edgewright_plugins.quantize.ranges import METHODS, Histogram, Range, find_range
+from edgewright_plugins.qdq.ranges import METHODS, Histogram, Range, find_range
 
 BINS = 2048
 SAMPLE = 1 << 16

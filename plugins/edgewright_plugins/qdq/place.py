@@ -14,8 +14,8 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_metadata
 
-from edgewright_plugins.quantize.prepare import value_shapes
-from edgewright_plugins.quantize.ranges import Range
+from edgewright_plugins.qdq.prepare import value_shapes
+from edgewright_plugins.qdq.ranges import Range
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 ARITHMETIC = (

@@ -1,0 +1,1 @@
+"""Integer graphs: what every method that quantises shares, from calibration to QuantizeLinear and DequantizeLinear."""
