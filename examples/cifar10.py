@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 def resnet() -> Task:
     """All images, normalised: [n, 3, 32, 32], RGB / 255, less the mean, over the deviation."""
-    return task("cifar10", normalised, "RGB / 255, less ImageNet's mean, over its deviation, NCHW")
+    how = "RGB / 255, less ImageNet's mean, over its deviation, NCHW"
+    return task("cifar10", normalised, how, augment=mirrored_and_shifted)
 
 
 def test_images() -> Task:
@@ -44,7 +46,7 @@ def test_images() -> Task:
 
 def resnet8() -> Task:
     """All images as MLPerf Tiny's ResNet-8 takes them: [n, 3, 32, 32], raw 0..255."""
-    return task("cifar10", raw, "RGB 0..255, NCHW")
+    return task("cifar10", raw, "RGB 0..255, NCHW", augment=mirrored_and_shifted)
 
 
 def mnist() -> Task:
@@ -67,7 +69,9 @@ def read(name: str) -> Arrays:
         return {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
 
 
-def task(name: str, prepare: Callable[[Array], Array], preprocessing: str) -> Task:
+def task(
+    name: str, prepare: Callable[[Array], Array], preprocessing: str, *, augment: Callable[..., Any] | None = None
+) -> Task:
     """Top-1 over `name*.npz`, with its training images."""
     data = read(name)
     return Task.from_arrays(
@@ -79,7 +83,15 @@ def task(name: str, prepare: Callable[[Array], Array], preprocessing: str) -> Ta
         each=top1_each,
         training=({"image": prepare(data["x_train"])}, data["y_train"]),
         preprocessing=preprocessing,
+        augment=augment,
     )
+
+
+def mirrored_and_shifted(inputs: Any, generator: Any) -> Any:
+    """What training does to every batch: half of the images mirrored, each shifted by up to 4 pixels."""
+    from edgewright.torchkit.data import flip_and_shift
+
+    return flip_and_shift(4)(inputs, generator)
 
 
 def normalised(images: Array) -> Array:

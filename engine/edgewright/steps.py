@@ -6,7 +6,7 @@ import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgewright.bench import Bench
 from edgewright.context import Workbench
@@ -15,7 +15,8 @@ from edgewright.protocols import OnnxTransform, TorchTransform
 from edgewright.recipe import Method
 from edgewright.registry import TRANSFORMS, blame
 from edgewright.store import key_of
-from edgewright.types import Model
+from edgewright.trained import WEIGHTS, changed, revived, sealed, shelved
+from edgewright.types import Json, Model
 
 
 def run_step(method: Method, model: Model, bench: Bench) -> Model:
@@ -27,26 +28,55 @@ def run_step(method: Method, model: Model, bench: Bench) -> Model:
     refusal = offer.value.check(model, bench.target)
     if refusal is not None:
         raise RefusedError(f"{method.name} cannot work on {model.name}: {refusal.reason}")
-    key = step_key(method, model, bench)
-    known = bench.store.load_model(key, model.example)
-    if known is not None:
-        # The same graph may have come from elsewhere before: only what this step did is taken over.
-        return replace(known, name=model.name, source=model.source, history=(*model.history, known.history[-1]))
-    context = Workbench(bench, key)
+    context = Workbench(bench, step_key(method, model, bench))
     with blame(offer, f"applying {method.name!r} to {model.name} for {bench.target.name}"):
-        result = _worked(offer.value, model, method.params, context)
-    result = _signed(result, offer.label)
-    if result.format != "torch":
-        bench.store.save_model(key, result)
-        bench.store.forget_scratch(key)
-    return result
+        known = bench.store.load_model(context.key, model.example)
+        if known is None:
+            return _worked(method, model, context)
+        again = revived(known, _rewritten(method, model, context), context.key) if known.format == WEIGHTS else known
+    # The same graph may have come from elsewhere before: only what this step did is taken over.
+    return replace(again, name=model.name, source=model.source, history=(*model.history, known.history[-1]))
 
 
-def _worked(transform: OnnxTransform | TorchTransform, model: Model, params: Any, context: Workbench) -> Model:
+def _worked(method: Method, model: Model, context: Workbench) -> Model:
+    """The method's result, kept in the cache where that can be."""
+    transform = method.offer.value
     if isinstance(transform, OnnxTransform):
-        return transform.apply(model, params, context)
-    decision = context.remember("decision", lambda: transform.decide(model, params, context))
-    return transform.fit(transform.rewrite(model, decision), decision, context)
+        result = transform.apply(model, method.params, context)
+    else:
+        result = transform.fit(_rewritten(method, model, context), _decision(method, model, context), context)
+    result = _signed(result, method.offer.label)
+    if result.format != "torch":
+        return _kept(result, context)
+    trains = isinstance(transform, TorchTransform) and changed(result, model)
+    return _trained(result, method, model, context) if trains else result
+
+
+def _trained(fitted: Model, method: Method, model: Model, context: Workbench) -> Model:
+    """What was trained, built as every later run builds it; as it is where the method's rewrite cannot be repeated."""
+    shelf = shelved(fitted, context.bench.store)
+    try:
+        again = revived(shelf, _rewritten(method, model, context), context.key)
+    except RuntimeError:
+        return sealed(fitted, context.key)
+    _kept(shelf, context)
+    return again
+
+
+def _rewritten(method: Method, model: Model, context: Workbench) -> Model:
+    transform = cast("TorchTransform", method.offer.value)
+    return transform.rewrite(model, _decision(method, model, context))
+
+
+def _decision(method: Method, model: Model, context: Workbench) -> Json:
+    transform = cast("TorchTransform", method.offer.value)
+    return context.remember("decision", lambda: transform.decide(model, method.params, context))
+
+
+def _kept(result: Model, context: Workbench) -> Model:
+    context.bench.store.save_model(context.key, result)
+    context.bench.store.forget_scratch(context.key)
+    return result
 
 
 def step_key(method: Method, model: Model, bench: Bench) -> str:

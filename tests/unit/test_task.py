@@ -182,3 +182,34 @@ def test_a_metric_that_fails_is_told_as_the_users_own(score, says):
     task = Task.from_arrays({"x": np.zeros((20, 1))}, None, metric=Metric("mine"), score=score)
     with pytest.raises(TaskError, match=f"the metric 'mine' of task 'task'.*{says}"):
         task.judge({"y": np.zeros((20, 1))}, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("loss", "mse", r"gives a str as loss; it must be a function of \(outputs, labels\), or None"),
+        ("augment", 0.5, r"gives a float as augment; it must be a function of \(inputs, generator\)"),
+        ("loop", [], "gives a list as loop; it must be a function of"),
+        ("anatomy", "vit", "gives a str as anatomy; it must be a dict that describes the network"),
+    ],
+)
+def test_what_training_needs_is_checked_when_the_task_is_made(field, value, said):
+    x, y = {"x": np.zeros((20, 3), np.float32)}, np.arange(20) % 2
+    with pytest.raises(TaskError, match=said):
+        Task.from_arrays(x, y, metric=TOP1, score=top1, **{field: value})
+
+
+def test_an_edited_augmentation_is_another_task(tmp_path):
+    source = """
+import numpy as np
+from edgewright import TOP1, Task, top1
+def task():
+    x, y = {"x": np.zeros((20, 3), np.float32)}, np.arange(20) % 2
+    return Task.from_arrays(x, y, metric=TOP1, score=top1, training=(x, y), augment=lambda x, g: x, anatomy={"a": 1})
+"""
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    task = load_task(f"{path}:task")
+    assert (task.augment((1,), None), task.anatomy, task.without("test").augment) == ((1,), {"a": 1}, task.augment)
+    path.write_text(source.replace("lambda x, g: x", "lambda x, g: x[:]"))
+    assert load_task(f"{path}:task").digest != task.digest

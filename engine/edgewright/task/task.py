@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -93,6 +93,12 @@ class Batch:
 class Task:
     """Data, metric and splits. `splits` maps a split's name to (examples, the indices that belong to it).
 
+    The rest is for methods that train. `loss` is (what the module returns, labels) -> a torch scalar, cross entropy
+    without. `augment` is (inputs by position, torch.Generator) -> inputs, applied to every training batch.
+    `loop` trains in place of the built-in trainer: (module, data, training, objective, folder) -> anything, where
+    `data.epoch(n)` gives batches, `objective(module, batch)` the scalar to make small, and `folder` outlives a kill.
+    `anatomy` describes the network to methods that take it apart.
+
     `code` is the digest of the user's Python behind it, so that an edited metric is not taken for the old one.
     A `synthetic` task is seeded noise: it shows agreement with the original, and says nothing of accuracy.
     """
@@ -103,12 +109,15 @@ class Task:
     score: Score
     each: Each | None = None
     preprocessing: str = ""
-    loss: Any = None
+    loss: Callable[..., Any] | None = None
     seed: int = 0
     notes: tuple[str, ...] = ()
     synthetic: bool = False
     code: str = ""
     hidden: frozenset[str] = field(default_factory=frozenset)
+    augment: Callable[..., Any] | None = None
+    loop: Callable[..., Any] | None = None
+    anatomy: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.splits) - set(SPLITS)
@@ -120,6 +129,7 @@ class Task:
             raise TaskError(
                 f"metric {self.metric.name!r} says direction={self.metric.direction!r}; allowed: higher, lower"
             )
+        _check_optional(self)
 
     @property
     def digest(self) -> str:
@@ -217,7 +227,10 @@ class Task:
         name: str = "task",
         training: tuple[Arrays, Any] | None = None,
         preprocessing: str = "",
-        loss: Any = None,
+        loss: Callable[..., Any] | None = None,
+        augment: Callable[..., Any] | None = None,
+        loop: Callable[..., Any] | None = None,
+        anatomy: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> Task:
         """A task over arrays.
@@ -240,7 +253,20 @@ class Task:
             splits = {part: (train, rows) for part, rows in parts.items()}
             splits["test"] = (test, list(range(len(test))))
             notes = (_describe_split("calibration and selection taken from training by seed", seed, splits),)
-        return Task(name, splits, metric, score, each, preprocessing, loss, seed, notes)
+        return Task(
+            name,
+            splits,
+            metric,
+            score,
+            each,
+            preprocessing,
+            loss,
+            seed,
+            notes,
+            augment=augment,
+            loop=loop,
+            anatomy=anatomy,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +330,22 @@ def check_arrays(name: str, inputs: Arrays, labels: Any) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             where = np.argwhere(~np.isfinite(array))[0]
             raise TaskError(f"task {name!r}: input {key!r} is NaN or infinite at {where.tolist()}; clean the data")
+
+
+def _check_optional(task: Task) -> None:
+    wanted = {
+        "loss": "a function of (outputs, labels)",
+        "augment": "a function of (inputs, generator)",
+        "loop": "a function of (module, data, training, objective, folder)",
+    }
+    for name, what in wanted.items():
+        value = getattr(task, name)
+        if value is not None and not callable(value):
+            raise TaskError(f"task {task.name!r} gives a {type(value).__name__} as {name}; it must be {what}, or None")
+    anatomy = cast("object", task.anatomy)
+    if anatomy is not None and not isinstance(anatomy, Mapping):
+        found = type(anatomy).__name__
+        raise TaskError(f"task {task.name!r} gives a {found} as anatomy; it must be a dict that describes the network")
 
 
 def array_digest(array: Array) -> str:

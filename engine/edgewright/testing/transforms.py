@@ -18,6 +18,7 @@ from edgewright.protocols import Context, OnnxTransform
 from edgewright.registry import Transform
 from edgewright.testing.rig import Rig
 from edgewright.testing.verdicts import attempt, require, require_sentence, require_type
+from edgewright.trained import changed, revived, sealed, shelved
 from edgewright.types import GraphFile, Model, Offer, Refusal
 
 
@@ -72,12 +73,8 @@ def applies(offer: Offer[Transform], rig: Rig) -> Refusal | None:
 
 def fingerprint(model: Model) -> tuple[Any, ...]:
     """What must not change while somebody else works on the model, files and arrays included."""
-    graphs = tuple(
-        _content(stage.graph.path) if isinstance(stage.graph, GraphFile) else _weights(stage.graph)
-        for stage in model.stages
-    )
     arrays = tuple((name, array.tobytes()) for name, array in model.example.items())
-    return model.digest, model.signature, model.history, graphs, arrays
+    return model.digest, model.signature, model.history, _graphs(model), arrays
 
 
 def no_sample(format: str) -> Refusal:
@@ -90,7 +87,8 @@ def _applies_to(offer: Offer[Transform], model: Model, sample: str, rig: Rig) ->
     label = f"{offer.plugin}/{offer.value.name}"
     first, second = (_apply(offer.value, model, rig.context(sample, label, turn)) for turn in ("first", "second"))
     require(fingerprint(model) == before, "apply", f"it changed its input, the {sample} sample")
-    require(first.digest == second.digest, "apply", f"it gives another model the second time, on the {sample} sample")
+    repeats = first.digest == second.digest and _graphs(first) == _graphs(second)
+    require(repeats, "apply", f"it gives another model the second time, on the {sample} sample")
     _check_history(offer.value.name, model, first)
     _check_signature(model, first)
     require(first.format == offer.value.gives, "apply", f"it gives {first.format}, not {offer.value.gives} as stated")
@@ -108,8 +106,19 @@ def _apply(transform: Transform, model: Model, context: Context) -> Model:
         require(_survives_json(decision), "decide", f"{type(decision).__name__} is not what JSON gives back")
         rewritten = attempt("rewrite", lambda: transform.rewrite(model, decision))
         after = attempt("fit", lambda: transform.fit(rewritten, decision, context))
+        require_type(after, Model, "fit")
+        if changed(after, model):
+            _check_built_again(after, attempt("rewrite", lambda: transform.rewrite(model, decision)), context)
     require_type(after, Model, "apply")
     return after
+
+
+def _check_built_again(fitted: Model, rewritten: Model, context: Context) -> None:
+    """A later run has the decision and the weights alone; they must give what was trained."""
+    again = attempt("rewrite", lambda: revived(shelved(fitted, context), rewritten, "built again"))
+    found, wanted = (context.outputs(model, limit=4) for model in (again, sealed(fitted, "fitted")))
+    same = all(np.allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5) for name in wanted)
+    require(same, "rewrite", "with the trained weights it answers otherwise; keep all of it in parameters and buffers")
 
 
 def _check_history(name: str, before: Model, after: Model) -> None:
@@ -154,6 +163,13 @@ def _survives_json(value: Any) -> bool:
 
 def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _graphs(model: Model) -> tuple[str, ...]:
+    return tuple(
+        _content(stage.graph.path) if isinstance(stage.graph, GraphFile) else _weights(stage.graph)
+        for stage in model.stages
+    )
 
 
 def _weights(graph: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,10 +22,10 @@ Augment = Callable[[Inputs, torch.Generator], Inputs]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's examples: the module's inputs by position, and the labels as a tensor (None without)."""
+    """One step's examples: the module's inputs by position, and the labels: a tensor where they are numbers."""
 
     inputs: Inputs
-    labels: Tensor | None
+    labels: Any
 
 
 class Data(Protocol):
@@ -41,7 +42,11 @@ class Data(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """A split of a task. `names` are the inputs in the order in which the module takes them."""
+    """A split of a task. `names` are the inputs in the order in which the module takes them.
+
+    A training split leaves out its last batch where that is not full, other examples in each epoch: batch norm
+    learns nothing from a few examples, and fails on a single one.
+    """
 
     task: Task
     names: Sequence[str]
@@ -50,24 +55,29 @@ class TaskData:
     augment: Augment | None = None
 
     def __len__(self) -> int:
-        return math.ceil(self.task.size(self.split) / self.batch)
+        whole, rest = divmod(self.task.size(self.split), self.batch)
+        return whole if whole and self.split == "training" else whole + bool(rest)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The split's batches; training ones are shuffled, and augmented by (seed, epoch)."""
-        generator = torch.Generator().manual_seed(hash((self.task.seed, number)) & 0x7FFFFFFF)
-        for each in self.task.batches(self.split, self.batch, epoch=number):
+        """The split's batches; order (of training) and augmentation follow from the task's seed and `number`."""
+        generator = torch.Generator().manual_seed(self.task.seed * 1_000_003 + number)
+        batches = self.task.batches(self.split, self.batch, epoch=number)
+        for each in itertools.islice(batches, len(self)):
             inputs = tuple(torch.from_numpy(each.inputs[name]) for name in self.names)
             if self.augment is not None:
                 inputs = self.augment(inputs, generator)
             yield Batch(inputs, labels_tensor(each.labels))
 
 
-def labels_tensor(labels: Any) -> Tensor | None:
-    """Labels as torch takes them: integers as int64, numbers as float32, None as it is."""
-    if labels is None:
-        return None
-    tensor = torch.as_tensor(labels)
-    return tensor.float() if tensor.is_floating_point() else tensor.long()
+def labels_tensor(labels: Any) -> Any:
+    """Labels as torch takes them: integers as int64, numbers as float32; whatever is no array of numbers as it is."""
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        return labels
+    if array.dtype.kind not in "biuf":
+        return labels
+    return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
 
 
 def flip_and_shift(pixels: int = 4) -> Augment:

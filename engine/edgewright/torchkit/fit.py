@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
-from edgewright.errors import EdgewrightError
-from edgewright.torchkit import checkpoint
+from edgewright.errors import EdgewrightError, TaskError
 from edgewright.torchkit.data import Batch, Data
 from edgewright.torchkit.losses import Objective
-from edgewright.torchkit.training import Groups, Training, computing, optimizer_of, place_of
+from edgewright.torchkit.run import Run, begin
+from edgewright.torchkit.training import Groups, Training, computing, place_of
 
 SAVE_EVERY_S = 30.0
 """How much work a kill may cost, in seconds."""
@@ -30,72 +30,12 @@ AfterEpoch = Callable[[int, nn.Module], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run did. `losses` are means over each epoch; `ended` is `done` or `budget`."""
+    """What a run did. `losses` are means over each whole epoch; `ended` is `done`, `budget` or `own loop`."""
 
     losses: tuple[float, ...]
     steps: int
     seconds: float
     ended: str
-
-
-@dataclass
-class _Run:
-    """A run: what it was asked, and what changes while it trains and is kept across a kill."""
-
-    module: nn.Module
-    data: Data
-    training: Training
-    objective: Objective
-    folder: Path | None
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list[float])
-    epoch_loss: float = 0.0
-
-    @property
-    def key(self) -> str:
-        """What a kept state must agree on: the settings, the steps, and the weights' names and shapes."""
-        shapes = [(name, tuple(tensor.shape)) for name, tensor in self.module.state_dict().items()]
-        return hashlib.sha256(repr((self.training, len(self.data), shapes)).encode()).hexdigest()
-
-    @property
-    def share(self) -> float:
-        """How far it is, by steps or by the budget, whichever ends first."""
-        by_steps = self.step / (self.training.epochs * len(self.data))
-        budget = self.training.budget_s
-        return by_steps if budget is None else max(by_steps, self.seconds / budget)
-
-    @property
-    def result(self) -> nn.Module:
-        return self.module if self.average is None else self.average.module
-
-    def save(self) -> None:
-        """Keep the state, where there is a folder for it."""
-        if self.folder is None:
-            return
-        state = {
-            "key": self.key,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "numbers": [self.step, self.seconds, self.epoch_loss],
-            "losses": self.losses,
-        }
-        checkpoint.save(self.folder, state)
-
-    def restore(self) -> None:
-        """Go on where a run of the same key was killed."""
-        state = checkpoint.load(self.folder, self.key) if self.folder else None
-        if state is None:
-            return
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.step, self.seconds, self.epoch_loss = int(state["numbers"][0]), *state["numbers"][1:]
-        self.losses = list(state["losses"])
 
 
 def fit(
@@ -108,45 +48,51 @@ def fit(
     progress: Progress | None = None,
     groups: Groups | None = None,
     after_epoch: AfterEpoch | None = None,
+    save_every_s: float = SAVE_EVERY_S,
 ) -> Fitted:
-    """Train `module` in place.
+    """Train `module` in place, where it lies.
 
     The same seed, data and machine give the same weights, also when the run was killed and called again with the
-    same `folder`: every random draw depends on seed and step alone, and the state is kept every 30 s.
+    same `folder`: every random draw depends on seed and step alone, and the state is kept every 30 s. A run that
+    has ended is not run again. (A budget in seconds cuts where the clock says, so it repeats nothing exactly; on a
+    GPU, gradients of some operators differ in their last bits.)
 
     Args:
         module: ends in evaluation mode; with `training.ema` it ends with the averaged weights.
         data: what to train on.
         training: the settings.
         objective: what to make small.
-        folder: where the state of the run is kept; None keeps none.
+        folder: where the state of this run, and no other, is kept; None keeps none.
         progress: told what goes on, with the time left.
         groups: parameter groups; `lr` in a group is a share of the rate. Weight decay is for matrices by default.
-        after_epoch: called after each epoch, say to measure.
+        after_epoch: called after each epoch, say to measure; not again for those before a kill.
+        save_every_s: how much work a kill may cost, in seconds.
 
-    Raises: EdgewrightError when the loss is no longer a number.
+    Raises: EdgewrightError when the loss is no longer a number; TaskError when there are no examples, or the
+        objective gives something that cannot be made small; RecipeError when no weight can be trained.
     """
-    run = _Run(
-        module, data, training, objective, folder, optimizer_of(module, training, groups), _average(module, training)
-    )
-    run.restore()
+    if len(data) == 0:
+        raise TaskError("there are no examples to train on; give the task a training split")
+    run = begin(module, data, training, objective, folder=folder, groups=groups)
     ended = "done"
-    for epoch in range(run.step // len(data), training.epochs):
-        if not _epoch(run, epoch, progress):
-            ended = "budget"
-            break
-        run.losses.append(run.epoch_loss / len(data))
-        run.epoch_loss = 0.0
-        run.save()
-        if after_epoch:
-            after_epoch(epoch, run.result.eval())
+    with _repeatable(place_of(module)):
+        for epoch in range(run.step // len(data), training.epochs):
+            if not _epoch(run, epoch, progress, save_every_s):
+                ended = "budget"
+                break
+            run.losses.append(run.epoch_loss / len(data))
+            run.epoch_loss = 0.0
+            run.save()
+            if after_epoch:
+                after_epoch(epoch, run.result.eval())
+    run.save()
     if run.average is not None:
         module.load_state_dict(run.average.module.state_dict())
     module.eval()
     return Fitted(tuple(run.losses), run.step, run.seconds, ended)
 
 
-def _epoch(run: _Run, epoch: int, progress: Progress | None) -> bool:
+def _epoch(run: Run, epoch: int, progress: Progress | None, save_every_s: float) -> bool:
     """What is left of an epoch; False when the budget ended it."""
     run.module.train()
     saved = before = time.monotonic()
@@ -157,15 +103,15 @@ def _epoch(run: _Run, epoch: int, progress: Progress | None) -> bool:
         run.step += 1
         now = time.monotonic()
         run.seconds, before = run.seconds + now - before, now
-        if now - saved > SAVE_EVERY_S:
+        if now - saved >= save_every_s:
             run.save()
             saved = now
         if progress:
-            progress(_said(run), run.step, run.training.epochs * len(run.data))
+            _tell(run, progress)
     return True
 
 
-def _step(run: _Run, batch: Batch) -> float:
+def _step(run: Run, batch: Batch) -> float:
     training = run.training
     torch.manual_seed(training.seed * 1_000_003 + run.step)
     for group in run.optimizer.param_groups:
@@ -173,9 +119,7 @@ def _step(run: _Run, batch: Batch) -> float:
     device = place_of(run.module)
     with computing(training, device):
         loss = run.objective(run.module, _moved(batch, device))
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise EdgewrightError(f"training broke down at step {run.step}: the loss is {value}; lower the rate")
+    value = _value(loss, run.step)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if training.clip is not None:
@@ -186,23 +130,46 @@ def _step(run: _Run, batch: Batch) -> float:
     return value
 
 
+def _value(loss: Any, step: int) -> float:
+    """The loss as a number, once it is known to be one that can be made small."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TaskError(f"the loss gives {found}; it must give a tensor of one number, the mean over the batch")
+    if not loss.requires_grad:
+        raise TaskError("the loss does not depend on the weights; compute it with torch from what the module returns")
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise EdgewrightError(f"training broke down at step {step}: the loss is {value}; lower the rate")
+    return value
+
+
+@contextlib.contextmanager
+def _repeatable(device: torch.device) -> Generator[None]:
+    """Draws inside repeat and leave the caller's generators alone; cuDNN takes algorithms that repeat."""
+    cuda = device.type == "cuda"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if cuda else []))
+        if cuda:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        yield
+
+
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    """On the device; images in the layout that convolutions train fastest in."""
-    inputs = tuple(
-        t.to(device, memory_format=torch.channels_last) if t.ndim == 4 else t.to(device) for t in batch.inputs
-    )
-    return Batch(inputs, None if batch.labels is None else batch.labels.to(device))
+    labels = batch.labels.to(device) if isinstance(batch.labels, Tensor) else batch.labels
+    return Batch(tuple(tensor.to(device) for tensor in batch.inputs), labels)
 
 
-def _average(module: nn.Module, training: Training) -> AveragedModel | None:
-    if training.ema is None:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(training.ema), use_buffers=True)
+def _tell(run: Run, progress: Progress) -> None:
+    """Say how far it is; in other words at every twentieth only, because a log has a line for each."""
+    twentieth = int(20 * run.share)
+    if twentieth != run.told:
+        run.told, run.said = twentieth, _said(run)
+    progress(run.said, run.step, run.steps)
 
 
-def _said(run: _Run) -> str:
+def _said(run: Run) -> str:
     loss = run.epoch_loss / (run.step % len(run.data) or len(run.data))
-    left = run.seconds / run.step * (run.training.epochs * len(run.data) - run.step)
+    left = run.seconds / run.step * (run.steps - run.step)
     if run.training.budget_s is not None:
         left = min(left, run.training.budget_s - run.seconds)
     when = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"

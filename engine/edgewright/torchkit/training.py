@@ -17,6 +17,20 @@ from edgewright.errors import RecipeError, suggest
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "bf16", "fp32")
 
+RANGES = {
+    "epochs": (1, 1e9),
+    "batch": (1, 1e9),
+    "rate": (1e-12, 1e6),
+    "weight_decay": (0, 1e6),
+    "momentum": (0, 0.9999),
+    "warm_up": (0, 1),
+    "final_rate": (0, 1),
+    "clip": (1e-12, 1e12),
+    "ema": (0, 0.999999),
+    "budget_s": (1e-3, 1e9),
+}
+"""What each number may be, from the lowest to the highest."""
+
 Groups = Callable[[nn.Module], Sequence[dict[str, Any]]]
 """The parameter groups of a module, as torch's optimisers take them; a group's `lr` is a share of the rate."""
 
@@ -28,15 +42,16 @@ class Training:
     Attributes:
         epochs: passes over the data.
         batch: examples in a step.
-        optimizer: `adamw` or `sgd` (with Nesterov momentum).
+        optimizer: `adamw` or `sgd`.
         rate: the highest learning rate; it rises to it linearly over `warm_up` (a share of all steps), and falls
             by a cosine to `final_rate` (a share of it).
         weight_decay: for weights of two dimensions or more; biases, norms and scales have none.
+        momentum: Nesterov's, of `sgd`.
         clip: the largest norm of the gradient; None for no limit.
         ema: how much of the averaged weights stays at each step; None for no average. The average is the result.
         precision: `bf16` trains under autocast; `auto` takes it where the processor multiplies bf16 itself.
         budget_s: seconds of training after which it ends; the rate falls in time. None for no limit.
-        seed: of the order of the examples, augmentation and dropout.
+        seed: of dropout and whatever else the module draws; order and augmentation are the data's.
     """
 
     epochs: int = 10
@@ -61,9 +76,10 @@ class Training:
         ):
             if value not in allowed:
                 raise RecipeError(f"training has no {field} {value!r}; {suggest(value, allowed)}")
-        for field, low in (("epochs", 1), ("batch", 1), ("rate", 1e-12)):
-            if getattr(self, field) < low:
-                raise RecipeError(f"training takes {field} of at least {low}, not {getattr(self, field)}")
+        for field, (low, high) in RANGES.items():
+            value = getattr(self, field)
+            if value is not None and not low <= value <= high:
+                raise RecipeError(f"training takes {field} from {low} to {high:g}, not {value}")
 
     def rate_at(self, progress: float) -> float:
         """The share of the rate at `progress` (0 at the start, 1 at the end of all steps)."""
@@ -74,15 +90,18 @@ class Training:
 
 
 def optimizer_of(module: nn.Module, training: Training, groups: Groups | None) -> torch.optim.Optimizer:
-    """The optimiser; each group remembers its share of the rate as `share`."""
-    listed = list(groups(module) if groups else decayed_and_not(module, training.weight_decay))
-    for group in listed:
-        group["share"] = group.pop("lr", 1.0)
+    """The optimiser; each group remembers its share of the rate as `share`.
+
+    Raises: RecipeError when no parameter can be trained.
+    """
+    given = groups(module) if groups else decayed_and_not(module, training.weight_decay)
+    listed = [{"share": group.get("lr", 1.0), **group, "lr": training.rate} for group in given]
+    if not listed:
+        raise RecipeError("there is nothing to train: the network has no parameter that takes a gradient")
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(listed, lr=training.rate, weight_decay=training.weight_decay)
-    return torch.optim.SGD(
-        listed, lr=training.rate, momentum=training.momentum, nesterov=True, weight_decay=training.weight_decay
-    )
+        return torch.optim.AdamW(listed, weight_decay=training.weight_decay)
+    nesterov = training.momentum > 0
+    return torch.optim.SGD(listed, momentum=training.momentum, nesterov=nesterov, weight_decay=training.weight_decay)
 
 
 def decayed_and_not(module: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,107 @@
+"""A method that trains, end to end: a kill in the middle of training costs little, and nothing trains twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgewright.bundle import is_bundle
+
+pytest.importorskip("torch")
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+COMMAND = (
+    "deploy", str(DIGITS / "digits.onnx"), "--target", "cpu", "--task", str(DIGITS / "digits.npz"),
+    "--apply", "tune", "--preset", "quick", "--out",
+)  # fmt: skip
+
+PLUGIN = """
+import copy
+
+from edgewright.protocols import NoParams
+from edgewright.types import Step, TorchGraph
+
+EDGEWRIGHT_API = 1
+
+
+class Tune:
+    name, summary, takes, gives, needs, reads = "tune", "train on", "torch", "torch", "training", ("task",)
+    Params = NoParams
+
+    def check(self, model, target):
+        return None
+
+    def decide(self, model, params, context):
+        return {}
+
+    def rewrite(self, model, decision):
+        return model.with_graph(TorchGraph(copy.deepcopy(model.graph.module), "rewritten"))
+
+    def fit(self, model, decision, context):
+        from edgewright.torchkit.train import train
+        from edgewright.torchkit.training import Training
+
+        fitted = train(model.graph.module, None, context, Training(epochs=8, batch=200, rate=1e-4))
+        return model.after(Step(self.name, "", notes=(f"{fitted.steps} steps",)))
+
+
+def edgewright_transforms():
+    return (Tune(),)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def install(folder: Path) -> Path:
+    """The plugin as pip would leave it in a folder."""
+    information = folder / "a_tuner-0.1.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-tuner\nVersion: 0.1\n")
+    (information / "entry_points.txt").write_text("[edgewright]\ntuner = a_tuner\n")
+    (folder / "a_tuner.py").write_text(PLUGIN)
+    return folder
+
+
+def deploy(folder: Path, out: str, kill_at: int = 0) -> tuple[int, list[str]]:
+    """Run the command; kill it with the `kill_at`-th line about training. Returns: exit code, those lines."""
+    path = os.pathsep.join([str(folder / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    changes = {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-c", "from edgewright.cli import main; main()", *COMMAND, out]
+    told: list[str] = []
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **changes}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            told += [line] if "training: loss" in line else []
+            if kill_at and len(told) == kill_at:
+                process.kill()
+                break
+        process.stderr.read()
+    return process.returncode, told
+
+
+def events(folder: Path) -> list[str]:
+    """What the journal says of the method."""
+    texts = [path.read_text() for path in folder.glob("cache/**/journal/*.jsonl")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return [event["event"] for event in lines if event["step"] == "tune"]
+
+
+def test_a_kill_in_mid_training_goes_on_and_what_was_trained_is_kept(tmp_path):
+    install(tmp_path / "plugins")
+    code, told = deploy(tmp_path, "out", kill_at=13)
+    assert (code, len(told), events(tmp_path)) == (-9, 13, ["started"])
+    assert list(tmp_path.glob("cache/**/training.pt"))
+    code, told = deploy(tmp_path, "out")
+    assert code in (0, 3)  # it gains no speed, so that the original may ship
+    assert 0 < len(told) <= 11
+    assert events(tmp_path) == ["started", "started", "finished"]
+    assert is_bundle(tmp_path / "out")
+    assert not list(tmp_path.glob("cache/**/training.pt"))
+    assert deploy(tmp_path, "again") == (code, [])
