@@ -91,13 +91,13 @@ class Encoding:
 
     def codes(self, values: Array) -> Array:
         """The integers, int32, of real values."""
-        scale, zero = self._spread(self.scale, values.shape), self._spread(self.zero_point, values.shape)
+        scale, zero = self.beside(self.scale, values.shape), self.beside(self.zero_point, values.shape)
         rounded = np.rint(np.asarray(values, np.float32) / scale).astype(np.float64) + zero
         return np.clip(rounded, self.grid.low, self.grid.high).astype(np.int32)
 
     def values(self, codes: Array) -> Array:
         """The real values, float32, of integers."""
-        scale, zero = self._spread(self.scale, codes.shape), self._spread(self.zero_point, codes.shape)
+        scale, zero = self.beside(self.scale, codes.shape), self.beside(self.zero_point, codes.shape)
         return (codes - zero).astype(np.float32) * scale
 
     def rounded(self, values: Array) -> Array:
@@ -111,8 +111,8 @@ class Encoding:
         """
         return replace(self, scale=np.asarray(self.scale * np.abs(factor), np.float32))
 
-    def _spread(self, parameter: Array, shape: tuple[int, ...]) -> Array:
-        """The parameter, ready to meet an array of `shape`."""
+    def beside(self, parameter: Array, shape: tuple[int, ...]) -> Array:
+        """A scale or zero point (or any of their shape), ready to meet an array of `shape`."""
         if self.grid.per == "tensor":
             return np.asarray(parameter).reshape(())
         if self.grid.per == "channel":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,18 @@ def observe(proto: onnx.ModelProto, names: Sequence[str], feeds: Feeds) -> dict[
             sample = values.reshape(-1)[:: max(1, values.size // SAMPLE)]
             counts[name] += np.histogram(sample, BINS, (low, high))[0]
     return {name: Histogram(*ends[name], counts[name]) for name in ends}
+
+
+def channel_means(proto: onnx.ModelProto, axes: Mapping[str, int], feeds: Feeds) -> dict[str, list[float]]:
+    """The mean of each channel of activations; `axes` says along which axis their channels lie."""
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    counts = dict.fromkeys(axes, 0)
+    names = list(axes)
+    for name, values in _activations(_with_outputs(proto, names), names, feeds()):
+        rows = np.moveaxis(values, axes[name], -1).reshape(-1, values.shape[axes[name]])
+        sums[name] = sums.get(name, np.zeros(rows.shape[1])) + rows.sum(axis=0, dtype=np.float64)
+        counts[name] += len(rows)
+    return {name: (total / counts[name]).tolist() for name, total in sums.items()}
 
 
 def _ends(activations: Iterator[tuple[str, npt.NDArray[np.float32]]]) -> dict[str, tuple[float, float]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -51,27 +54,34 @@ class Scheme:
     """One way to quantise a graph.
 
     `kind` is `static` (every operator that has an int8 form), `static-layers` (Q/DQ around the inputs and
-    weights of layers only; outputs stay float) or `dynamic` (ranges found at run time). `kept` names nodes
-    that stay float.
+    weights of layers only; outputs stay float), `dynamic` (ranges found at run time) or `weights` (all arithmetic
+    in float). `kept` names nodes that stay float, `widths` the bits of layers whose weights have fewer than 8.
     """
 
     kind: str
     activations: str = "u8"
     per_channel: bool = True
     kept: frozenset[str] = frozenset()
+    widths: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
-        name = "dynamic" if self.kind == "dynamic" else f"{self.kind} {self.activations}"
-        return f"{name} with {len(self.kept)} float" if self.kept else name
+        name = f"{self.kind} {self.activations}" if self.kind.startswith("static") else self.kind
+        counts = sorted(Counter(bits for _, bits in self.widths).items())
+        told = [f"{count} in {bits} bits" for bits, count in counts] + [f"{len(self.kept)} float"] * bool(self.kept)
+        return f"{name} with {', '.join(told)}" if told else name
 
     @property
     def key(self) -> str:
         """Names the scheme in full, the same in every process."""
-        return f"{self.kind} {self.activations} {self.per_channel} {sorted(self.kept)}"
+        return f"{self.kind} {self.activations} {self.per_channel} {sorted(self.kept)} {list(self.widths)}"
 
     def keeping(self, nodes: frozenset[str]) -> Scheme:
         """The same with more nodes kept float."""
         return replace(self, kept=self.kept | nodes)
+
+    def narrowed(self, bits: Mapping[str, int]) -> Scheme:
+        """The same with weights of so many bits, by layer; layers that are not named have 8."""
+        return replace(self, widths=tuple(sorted((name, each) for name, each in bits.items() if each < 8)))
 
 
 def build(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Range]) -> onnx.ModelProto:
@@ -96,7 +106,7 @@ def quantised_nodes(proto: onnx.ModelProto, scheme: Scheme) -> list[str]:
 def _operators(scheme: Scheme) -> tuple[str, ...]:
     if scheme.kind == "static":
         return (*LAYERS, *ARITHMETIC, *CARRIERS)
-    return LAYERS if scheme.kind == "static-layers" else ("Gemm", "MatMul")
+    return ("Gemm", "MatMul") if scheme.kind == "dynamic" else LAYERS
 
 
 def _fits(node: onnx.NodeProto, scheme: Scheme, weights: set[str]) -> bool:
@@ -121,7 +131,9 @@ def _static(proto: onnx.ModelProto, scheme: Scheme, nodes: list[str], ranges: Ma
     # Shapes are known already; without this mark they would be inferred again through files on disk.
     add_infer_metadata(graph)
     operators = _operators(scheme)
-    options = {"OpTypesToExcludeOutputQuantization": list(operators)} if scheme.kind == "static-layers" else {}
+    options: dict[str, Any] = {"QDQKeepRemovableActivations": not _bounded(proto, ranges)}
+    if scheme.kind == "static-layers":
+        options["OpTypesToExcludeOutputQuantization"] = list(operators)
     quantizer = QDQQuantizer(
         graph,
         scheme.per_channel,
@@ -160,6 +172,19 @@ def _dynamic(proto: onnx.ModelProto, scheme: Scheme, nodes: list[str]) -> onnx.M
     )
     quantizer.quantize_model()
     return _finished(quantizer.model.model, proto)
+
+
+def _bounded(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> bool:
+    """Whether the ranges behind Relu and Clip end where these cut values off, so that rounding does their work."""
+    constants = {t.name: float(numpy_helper.to_array(t)) for t in proto.graph.initializer if not t.dims}
+    for node in proto.graph.node:
+        if node.op_type in ("Relu", "Clip") and node.output[0] in ranges:
+            ends = [constants.get(name) for name in (*node.input[1:], "", "")]
+            least, most = (0.0, None) if node.op_type == "Relu" else (ends[0], ends[1])
+            low, high = ranges[node.output[0]]
+            if (least is not None and low < least) or (most is not None and high > most):
+                return False
+    return True
 
 
 def _tensors_data(ranges: Mapping[str, Range]) -> TensorsData:

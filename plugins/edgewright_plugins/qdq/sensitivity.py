@@ -1,4 +1,4 @@
-"""Which layers lose most in int8: each one is quantised alone and the outputs are compared with the float ones."""
+"""Which layers lose most: each is quantised alone and the outputs are compared with the float ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import onnx
 
 from edgewright import onnxkit
+from edgewright.grids import Encoding
 from edgewright.types import Array, Arrays
-from edgewright_plugins.qdq.place import CARRIERS, Scheme, build, quantised_nodes
+from edgewright_plugins.qdq.layers import Layer, constant, with_constants
+from edgewright_plugins.qdq.place import CARRIERS, Scheme, quantised_nodes
 from edgewright_plugins.qdq.ranges import Range
+from edgewright_plugins.qdq.write import write
 
 FINEST = 120.0
 """Decibels at which a difference is no longer told from rounding."""
@@ -34,9 +37,28 @@ def rank(
     ranked: list[tuple[str, float]] = []
     for done, layer in enumerate(layers):
         progress(done, len(layers))
-        alone = build(proto, scheme.keeping(frozenset(layers) - {layer}), ranges)
+        alone = write(proto, scheme.keeping(frozenset(layers) - {layer}), ranges)
         ranked.append((layer, signal_to_noise(outputs(alone, feeds), reference)))
     return sorted(ranked, key=lambda entry: entry[1])
+
+
+def rank_weights(
+    proto: onnx.ModelProto,
+    choices: Sequence[tuple[Layer, Encoding]],
+    feeds: Sequence[Arrays],
+    progress: Callable[[int, int], None],
+) -> list[tuple[str, int, float]]:
+    """Layer, bits and signal-to-noise ratio in dB of each choice, the most harmful first.
+
+    Each one alone: this layer's weights rounded so, everything else float.
+    """
+    reference = outputs(proto, feeds)
+    ranked: list[tuple[str, int, float]] = []
+    for done, (layer, encoding) in enumerate(choices):
+        progress(done, len(choices))
+        alone = with_constants(proto, {layer.weight: encoding.rounded(constant(proto, layer.weight))})
+        ranked.append((layer.name, encoding.grid.bits, signal_to_noise(outputs(alone, feeds), reference)))
+    return sorted(ranked, key=lambda entry: entry[2])
 
 
 def outputs(proto: onnx.ModelProto, feeds: Iterable[Arrays]) -> list[Array]:

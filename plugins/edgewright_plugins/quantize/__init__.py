@@ -1,4 +1,4 @@
-"""The method `quantize`: int8, static or dynamic, signed or unsigned, as the device itself decides."""
+"""The method `quantize`: 8 bits and fewer, static or dynamic, signed or unsigned, as the device itself decides."""
 
 from __future__ import annotations
 
@@ -17,8 +17,25 @@ def _choice(help: str, *choices: str) -> str:
 class Params:
     """What may be forced; `auto` is decided by measurement. A forced mode is kept even where it is slower."""
 
+    bits: int = field(
+        default=8,
+        metadata={
+            "help": "bits of the weights; layers that lose too much get more, in the order of what that gains per byte",
+            "low": 2,
+            "high": 8,
+        },
+    )
     mode: str = _choice(
-        "static ranges, static ranges for layers only, or dynamic ones", "auto", "static", "static-layers", "dynamic"
+        "static ranges, static ranges for layers only, dynamic ones, or weights alone with float arithmetic",
+        "auto",
+        "static",
+        "static-layers",
+        "dynamic",
+        "weights",
+    )
+    group: int = field(
+        default=32,
+        metadata={"help": "values of a matrix that share a scale with mode=weights", "choices": (16, 32, 64, 128, 256)},
     )
     range: str = _choice("how static ranges are found", "auto", "min-max", "percentile", "entropy", "mse")
     activations: str = _choice("unsigned or signed activations", "auto", "u8", "s8")
@@ -42,7 +59,7 @@ class Quantize:
     """Tries each form of int8 on the device, keeps the fastest, and puts back what loses accuracy or time."""
 
     name = "quantize"
-    summary = "int8, static or dynamic as measured; layers that lose accuracy or time stay float"
+    summary = "8 to 2 bits, static or dynamic as measured; layers that lose accuracy get more bits or stay float"
     Params = Params
     takes = "onnx"
     gives = "onnx"

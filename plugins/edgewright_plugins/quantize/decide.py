@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from edgewright import onnxkit
 from edgewright.protocols import Context
 from edgewright.types import Model, Refusal, Step
-from edgewright_plugins.qdq.place import LAYERS
+from edgewright_plugins.qdq.place import LAYERS, Scheme
 from edgewright_plugins.qdq.ranges import METHODS
 from edgewright_plugins.quantize import Params
 from edgewright_plugins.quantize.accuracy import LISTED, Outcome, settle
 from edgewright_plugins.quantize.job import Job, Trial, start
 from edgewright_plugins.quantize.slow import per_operator
 from edgewright_plugins.quantize.speed import by_speed, race
+from edgewright_plugins.quantize.widths import narrow
 
 
 def find_obstacle(model: Model) -> Refusal | None:
@@ -30,22 +31,32 @@ def find_obstacle(model: Model) -> Refusal | None:
 
 
 def decide(model: Model, params: Params, context: Context) -> Model:
-    """The model in the fastest int8 form that keeps the metric, or as it was when int8 gains nothing."""
+    """The model in the fastest form that keeps the metric, or as it was when nothing is gained.
+
+    Fewer than 8 bits make a smaller file and run the kernels of int8: the form that is fastest in int8 is narrowed.
+    """
     methods = METHODS if params.range == "auto" else (params.range,)
-    job = start(model, context, methods=methods, examples=params.examples)
+    job = start(model, context, methods=methods, examples=params.examples, group=params.group)
     trials = race(job, params)
     said = [f"speed against the same graph in float: {', '.join(map(str, trials))}"]
-    for trial in by_speed(trials, forced=params.mode != "auto"):
+    for trial in _candidates(job, params, trials):
         outcome = settle(job, trial.scheme, params)
         if outcome is None:
             said.append(f"{trial.scheme} left: within the allowed loss none of it can be int8")
             continue
         final = trial if outcome.scheme == trial.scheme else job.race([outcome.scheme])[0]
-        if final.faster or final.ratio is None or params.mode != "auto":
-            told = [*said, *_slow_nodes(trial, params), *outcome.notes, f"chosen: {final}"]
-            return _quantised(job, params, trials, outcome, told)
+        if final.faster or final.ratio is None or params.mode != "auto" or trial.scheme.kind == "weights":
+            told = [*said, *_slow_nodes(trial, params)]
+            return _quantised(job, params, trials, (narrow(job, outcome, params), final), told)
         said.append(f"{trial.scheme} left: too slow with the layers that accuracy needs in float: {final}")
     return _as_it_was(job, params, trials, said)
+
+
+def _candidates(job: Job, params: Params, trials: Sequence[Trial]) -> Iterator[Trial]:
+    """The forms to settle, the best first; with few bits weights alone come last, since they gain size if not time."""
+    yield from by_speed(trials, forced=params.mode != "auto")
+    if params.bits < 8 and params.mode == "auto":
+        yield from job.race([Scheme("weights", kept=frozenset(params.keep))])
 
 
 def _slow_nodes(trial: Trial, params: Params) -> list[str]:
@@ -55,16 +66,32 @@ def _slow_nodes(trial: Trial, params: Params) -> list[str]:
     return [f"left float because int8 is slower: {', '.join(slow[:LISTED])}{more}"] if slow else []
 
 
-def _quantised(job: Job, params: Params, trials: Sequence[Trial], outcome: Outcome, said: Sequence[str]) -> Model:
+def _quantised(
+    job: Job, params: Params, trials: Sequence[Trial], chosen: tuple[Outcome, Trial], said: Sequence[str]
+) -> Model:
+    """The model in the chosen form; the trial is that of its int8 form."""
+    outcome, trial = chosen
+    result = job.quantised(outcome.scheme, outcome.method)
+    as_int8 = f"{outcome.scheme}, its int8 form: " if outcome.scheme.widths else ""
+    told = [*said, *outcome.notes, f"chosen: {as_int8}{trial}", *_size(job.model, result, outcome.scheme)]
+    bits = dict(outcome.scheme.widths)
     details = {
         "scheme": str(outcome.scheme),
         "ranges": outcome.method,
         "kept_float": sorted(outcome.scheme.kept),
         "race": _table(trials),
+        "bits": {layer.name: bits.get(layer.name, 8) for layer in job.layers(outcome.scheme)},
         **outcome.details,
     }
-    result = job.quantised(outcome.scheme, outcome.method)
-    return result.after(_step(params, said, details))
+    return result.after(_step(params, told, details))
+
+
+def _size(before: Model, after: Model, scheme: Scheme) -> list[str]:
+    """The note on the file's size, where size is what is gained."""
+    if not scheme.widths and scheme.kind != "weights":
+        return []
+    sizes = [onnxkit.read(model.graph).ByteSize() for model in (before, after)]
+    return [f"file {sizes[0] / 1e6:.2f} MB -> {sizes[1] / 1e6:.2f} MB"]
 
 
 def _as_it_was(job: Job, params: Params, trials: Sequence[Trial], said: Sequence[str]) -> Model:
@@ -73,7 +100,8 @@ def _as_it_was(job: Job, params: Params, trials: Sequence[Trial], said: Sequence
     lost = per_operator(job.slower(best.scheme))
     slower = ", ".join(f"{name} +{microseconds:.0f} us" for name, microseconds in lost.items())
     why = f"; slower in {best.scheme}: {slower}" if slower else ""
-    notes = [*said, f"nothing gained: no int8 form is faster than float and keeps the metric{why}"]
+    gained = "is faster than float and keeps the metric" if params.bits == 8 else "keeps the metric"
+    notes = [*said, f"nothing gained: no int8 form {gained}{why}"]
     details = {"scheme": None, "race": _table(trials), "slower_us": lost}
     return job.model.after(replace(_step(params, notes, details), declined=True))
 

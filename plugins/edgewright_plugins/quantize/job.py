@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import onnx
 
 from edgewright import onnxkit
+from edgewright.grids import Encoding, Grid, encode_closest
 from edgewright.protocols import Context
 from edgewright.types import Arrays, Cost, Json, Metric, Model
 from edgewright_plugins.qdq import sensitivity
 from edgewright_plugins.qdq.calibrate import find_ranges
-from edgewright_plugins.qdq.place import Scheme, activations, build
+from edgewright_plugins.qdq.correct import corrected, input_means
+from edgewright_plugins.qdq.layers import Layer, constant, layers_of
+from edgewright_plugins.qdq.place import Scheme, activations, quantised_nodes
 from edgewright_plugins.qdq.prepare import prepare
 from edgewright_plugins.qdq.ranges import METHODS, Range
+from edgewright_plugins.qdq.weightonly import GROUP, usual_encoding
+from edgewright_plugins.qdq.write import write
 from edgewright_plugins.quantize.slow import Slower, slower_nodes
 
 FLOAT = "float"
@@ -64,17 +69,56 @@ class Job:
     proto: onnx.ModelProto
     ranges: Mapping[str, Mapping[str, Range]]
     key: str
+    group: int = GROUP
+    known: dict[tuple[str, str], Encoding] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ models
 
     def quantised(self, scheme: Scheme, method: str) -> Model:
         """The model in int8. The same scheme and method give the same bytes."""
-        return self._model(build(self.proto, scheme, self.ranges[method]))
+        return self._model(self._written(scheme, method))
 
     @property
     def float_model(self) -> Model:
         """The prepared graph, unquantised: what every gain is measured against."""
         return self._model(self.proto)
+
+    def _written(self, scheme: Scheme, method: str) -> onnx.ModelProto:
+        encodings = self.encodings(scheme)
+        proto = corrected(self.proto, encodings, self.means) if scheme.widths else self.proto
+        return write(proto, scheme, self.ranges[method], encodings)
+
+    @property
+    def means(self) -> Mapping[str, list[float]]:
+        """The mean of each channel that goes into a layer, for biases to take up what few bits lose."""
+
+        def measure() -> Json:
+            feeds = list(self.context.feed(self.model, "calibration", JUDGES))
+            return input_means(self.proto, layers_of(self.proto), lambda: feeds)
+
+        return cast("Mapping[str, list[float]]", self.context.remember(f"means {self.key}", measure))
+
+    def encodings(self, scheme: Scheme) -> dict[str, Encoding]:
+        """How the weights are rounded that the scheme gives fewer than 8 bits, or all in a scheme of weights alone."""
+        bits = dict(scheme.widths)
+        layers = [layer for layer in self.layers(scheme) if layer.name in bits or scheme.kind == "weights"]
+        return {layer.weight: self.encoding(layer, scheme, bits.get(layer.name, 8)) for layer in layers}
+
+    def encoding(self, layer: Layer, scheme: Scheme, bits: int) -> Encoding:
+        """How a layer's weights are rounded to so many bits; the closest encoding that the scheme can have."""
+        alone = scheme.kind == "weights"
+        grid = Grid(bits, per="channel" if scheme.per_channel else "tensor")
+        key = layer.name, f"{alone} {grid}"
+        if key not in self.known:
+            values = constant(self.proto, layer.weight)
+            usual = usual_encoding(layer, values, bits, self.group) if alone else None
+            self.known[key] = usual or encode_closest(grid, values, layer.axis)
+        return self.known[key]
+
+    def layers(self, scheme: Scheme) -> list[Layer]:
+        """The layers whose weights the scheme quantises."""
+        quantised = set(quantised_nodes(self.proto, scheme)) - scheme.kept
+        return [layer for layer in layers_of(self.proto) if layer.name in quantised]
 
     def _model(self, proto: onnx.ModelProto) -> Model:
         return self.model.with_graph(self.context.keep(onnxkit.pack(proto)))
@@ -137,7 +181,7 @@ class Job:
 
         def measure() -> float:
             feeds = self._judges()
-            found = sensitivity.outputs(build(self.proto, scheme, self.ranges[method]), feeds)
+            found = sensitivity.outputs(self._written(scheme, method), feeds)
             return sensitivity.signal_to_noise(found, sensitivity.outputs(self.proto, feeds))
 
         return cast("float", self.context.remember(f"noise {self._name(scheme, method)}", measure))
@@ -156,6 +200,19 @@ class Job:
         found = self.context.remember(f"sensitivity {self._name(scheme, method)}", measure)
         return [(name, decibels) for name, decibels in cast("list[tuple[str, float]]", found)]
 
+    def ranked_widths(self, scheme: Scheme, bits: Sequence[int]) -> list[tuple[str, int, float]]:
+        """Layers with their weights in fewer bits, each alone: name, bits and dB, the most harmful first."""
+
+        def progress(done: int, total: int) -> None:
+            self.context.progress("quantize: ranking weights", done, total)
+
+        def measure() -> Json:
+            choices = [(layer, self.encoding(layer, scheme, each)) for layer in self.layers(scheme) for each in bits]
+            return [list(entry) for entry in sensitivity.rank_weights(self.proto, choices, self._judges(), progress)]
+
+        found = self.context.remember(f"widths {self.key} {scheme.key} {list(bits)}", measure)
+        return [(name, each, decibels) for name, each, decibels in cast("list[tuple[str, int, float]]", found)]
+
     def _judges(self) -> list[Arrays]:
         return list(self.context.feed(self.model, "selection", JUDGES))
 
@@ -163,7 +220,9 @@ class Job:
         return f"{self.key} {scheme.key} {method}"
 
 
-def start(model: Model, context: Context, *, methods: Sequence[str] = METHODS, examples: int) -> Job:
+def start(
+    model: Model, context: Context, *, methods: Sequence[str] = METHODS, examples: int, group: int = GROUP
+) -> Job:
     """The job for a model of one graph: prepared, and calibrated once for all schemes and methods.
 
     Raises: ModelError when the graph cannot be prepared or an activation has no range.
@@ -183,7 +242,7 @@ def start(model: Model, context: Context, *, methods: Sequence[str] = METHODS, e
         method: {name: (low, high) for name, (low, high) in each.items()}
         for method, each in cast("Mapping[str, Mapping[str, Range]]", found).items()
     }
-    return Job(model, context, proto, ranges, key)
+    return Job(model, context, proto, ranges, key, group)
 
 
 def _plain(costs: Mapping[str, Cost]) -> Json:

@@ -34,7 +34,7 @@ def _schemes(job: Job, params: Params) -> list[Scheme]:
     every = [
         Scheme(mode, sign, params.per_channel, kept)
         for mode in modes
-        for sign in (("u8",) if mode == "dynamic" else signs)
+        for sign in (signs if mode.startswith("static") else ("u8",))
     ]
     usable = [scheme for scheme in every if set(quantised_nodes(job.proto, scheme)) - kept]
     if not usable:

@@ -1,0 +1,196 @@
+"""Fewer than 8 bits: which layers get them, and what a file with them weighs and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from edgewright import onnxkit
+from edgewright.bench import Bench
+from edgewright.context import Workbench
+from edgewright.environment import Environment
+from edgewright.grids import Grid, encode_closest
+from edgewright.pipeline import open_bench, prepare
+from edgewright.recipe import Request
+from edgewright.registry import TARGETS, Registry
+from edgewright.store import Store, key_of
+from edgewright.types import Array, Model
+from edgewright_plugins.qdq.layers import constant, layers_of
+from edgewright_plugins.qdq.place import Scheme
+from edgewright_plugins.qdq.prepare import prepare as prepared
+from edgewright_plugins.qdq.sensitivity import rank_weights
+from edgewright_plugins.quantize import QUANTIZE, Params
+from edgewright_plugins.quantize.accuracy import fewest
+from edgewright_plugins.quantize.job import Job, start
+from edgewright_plugins.quantize.widths import by_worth
+
+NAMES = ("one", "two", "three")
+
+
+def network() -> onnx.ModelProto:
+    """Three layers, the middle one with single weights far larger than the rest: few bits lose all others."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1, 32] x) => (float[1, 8] y) {
+            [one] a = Gemm(x, w0, b0)
+            [relu0] r = Relu(a)
+            [two] b = Gemm(r, w1, b1)
+            [relu1] s = Relu(b)
+            [three] y = Gemm(s, w2, b2)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    sizes = {"w0": (32, 64), "b0": (64,), "w1": (64, 64), "b1": (64,), "w2": (64, 8), "b2": (8,)}
+    values = {name: (rng.standard_normal(size) / 6).astype(np.float32) for name, size in sizes.items()}
+    values["w1"][rng.integers(0, 64, 64), np.arange(64)] *= 12
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in values.items())
+    return proto
+
+
+def answers(proto: onnx.ModelProto, x: Array) -> Array:
+    """What the graph itself says of each row."""
+    return np.concatenate([y[0] for y in onnxkit.run(onnxkit.pack(proto), [{"x": row[None]} for row in x])]).argmax(1)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The network with noise that it has labelled itself; costs are predicted."""
+    folder, registry = tmp_path_factory.mktemp("widths"), Registry()
+    proto = network()
+    onnx.save(proto, folder / "net.onnx")
+    x = np.random.default_rng(1).standard_normal((400, 32)).astype(np.float32)
+    np.savez(folder / "net.npz", x_train=x, y_train=answers(proto, x), x_test=x[:20], y_test=answers(proto, x[:20]))
+    request = Request(
+        str(folder / "net.onnx"), task=str(folder / "net.npz"), apply=(), on="local", out=str(folder / "out")
+    )
+    env = Environment(registry, Store(folder / "cache"), lambda message, done, total: None)
+    with ExitStack() as stack:
+        yield replace(open_bench(prepare(request, registry.get(TARGETS, "cpu").value, env), env, stack), device=None)
+
+
+def work(bench: Bench, name: str) -> tuple[Model, Workbench]:
+    return bench.original, Workbench(bench, key_of("widths", name))
+
+
+def weighs(model: Model) -> int:
+    return onnxkit.read(model.graph).ByteSize()
+
+
+@pytest.fixture(scope="module")
+def job(bench: Bench) -> Job:
+    model, context = work(bench, "job")
+    return start(model, context, methods=("min-max",), examples=16)
+
+
+# ------------------------------------------------------------------ the whole step
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weights"])
+def test_what_costs_nothing_leaves_all_weights_in_the_bits_asked_for(bench: Bench, mode: str):
+    sizes: list[int] = []
+    for bits in (8, 4, 2):
+        model, context = work(bench, f"all {mode} {bits}")
+        result = QUANTIZE.apply(model, Params(bits=bits, mode=mode, drop=1.0, examples=16), context)
+        details = result.history[-1].details
+        assert details["bits"] == dict.fromkeys(NAMES, bits)
+        assert len(context.outputs(result)["y"]) > 0
+        sizes.append(weighs(result))
+    weights = 32 * 64 + 64 * 64 + 64 * 8
+    assert sizes[0] - sizes[1] == pytest.approx(weights / 2, rel=0.15)
+    assert sizes[1] - sizes[2] == pytest.approx(weights / 4, rel=0.3)
+
+
+def test_a_bound_raises_the_layers_that_need_it_and_holds(bench: Bench):
+    model, context = work(bench, "bound")
+    few = QUANTIZE.apply(model, Params(bits=3, mode="static", drop=1.0, examples=16), context)
+    before, least = (context.score(each).value or 0.0 for each in (model, few))
+    drop = (before - least) / 200
+    result = QUANTIZE.apply(model, Params(bits=3, mode="static", drop=drop, examples=16), context)
+    assert least < before - 100 * drop <= (context.score(result).value or 0.0)
+    step = result.history[-1]
+    assert step.details["bits"]["two"] > 3
+    assert min(step.details["bits"].values()) < 8
+    assert any("two to" in note for note in step.notes)
+    assert step.notes[-1].startswith("file ")
+    assert weighs(result) < weighs(model) / 2
+
+
+def test_a_bound_that_only_eight_bits_hold_ships_eight_bits(bench: Bench):
+    model, context = work(bench, "tight")
+    eight = QUANTIZE.apply(model, Params(mode="weights", drop=1.0, examples=16), context)
+    lost = (context.score(model).value or 0.0) - (context.score(eight).value or 0.0)
+    result = QUANTIZE.apply(model, Params(bits=2, mode="weights", drop=lost / 100, examples=16), context)
+    assert min(result.history[-1].details["bits"].values()) >= 4
+    assert (context.score(result).value or 0.0) >= (context.score(eight).value or 0.0)
+
+
+def test_weights_alone_keep_the_arithmetic_of_the_original(bench: Bench):
+    model, context = work(bench, "alone")
+    result = QUANTIZE.apply(model, Params(bits=4, mode="weights", drop=1.0, examples=16), context)
+    found = onnxkit.operators(onnxkit.read(result.graph))
+    assert "QuantizeLinear" not in found
+    assert found["DequantizeLinear"] == 3
+
+
+# ------------------------------------------------------------------ the order
+
+
+def test_the_most_harmful_weights_come_first():
+    proto = prepared(network())
+    layers = layers_of(proto)
+    feeds = [{"x": np.random.default_rng(2).standard_normal((1, 32)).astype(np.float32)} for _ in range(8)]
+    choices = [
+        (each, encode_closest(Grid(bits), constant(proto, each.weight), 1)) for each in layers for bits in (2, 4, 8)
+    ]
+    ranked = rank_weights(proto, choices, feeds, lambda done, total: None)
+    assert [entry[2] for entry in ranked] == sorted(entry[2] for entry in ranked)
+    noise = {(name, bits): decibels for name, bits, decibels in ranked}
+    for name in NAMES:
+        assert noise[name, 2] < noise[name, 4] < noise[name, 8]
+    assert noise["two", 4] == min(noise[name, 4] for name in NAMES)
+
+
+def test_steps_stand_by_worth_and_those_of_a_layer_in_order(job: Job):
+    # `two` has 4096 weights and gains most in all, `three` has 512 and gains most per byte.
+    noise = {"one": (30, 40, 50), "two": (11, 30, 50), "three": (13, 14, 60)}
+    ranked = [(name, bits, each) for name, row in noise.items() for bits, each in zip((2, 4, 8), row, strict=True)]
+    steps = by_worth(job, Scheme("static"), ranked, (2, 4, 8))
+    assert [(step.layer, step.before, step.bits) for step in steps] == [
+        ("three", 2, 4),
+        ("three", 4, 8),
+        ("two", 2, 4),
+        ("one", 2, 4),
+        ("two", 4, 8),
+        ("one", 4, 8),
+    ]
+
+
+def test_steps_that_cost_no_bytes_come_first(job: Job):
+    ranked = [(name, bits, 10.0 * bits) for name in NAMES for bits in (3, 4, 8)]
+    steps = by_worth(job, Scheme("static"), ranked, (3, 4, 8))
+    assert {(step.before, step.bits) for step in steps[:3]} == {(3, 4)}
+
+
+@pytest.mark.parametrize("least", [1, 2, 7, 13])
+def test_fewest_finds_where_it_begins_to_hold(least: int):
+    tried: list[int] = []
+
+    def holds(count: int) -> bool:
+        tried.append(count)
+        return count >= least
+
+    assert fewest(13, holds) == least
+    assert len(tried) <= 4
+
+
+def test_the_closest_rounding_is_what_the_job_uses(job: Job):
+    layer = layers_of(job.proto)[0]
+    found = job.encoding(layer, Scheme("static"), 4)
+    values = constant(job.proto, layer.weight)
+    assert found is job.encoding(layer, Scheme("static"), 4)
+    assert float(np.abs(found.rounded(values) - values).max()) < float(np.abs(values).max()) / 4
