@@ -5,10 +5,14 @@ from __future__ import annotations
 EDGEWRIGHT_API = 1
 
 MODULES = (
+    "edgewright_plugins.adaquant",
+    "edgewright_plugins.eora",
     "edgewright_plugins.half",
     "edgewright_plugins.lift",
     "edgewright_plugins.loaders",
     "edgewright_plugins.lower",
+    "edgewright_plugins.lsq",
+    "edgewright_plugins.mixed_bits",
     "edgewright_plugins.quantize",
     "edgewright_plugins.simplify",
 )

@@ -176,7 +176,9 @@ def _tensor_of(item: Any) -> Any:
 
 
 def _tensor(proto: onnx.TensorProto) -> Tensor:
-    return torch.tensor(numpy_helper.to_array(proto))
+    array = numpy_helper.to_array(proto)
+    few_bits = array.dtype.name.lstrip("u") in ("int4", "int2")
+    return torch.tensor(array.astype("uint8" if array.dtype.name.startswith("u") else "int8") if few_bits else array)
 
 
 def _attribute(proto: onnx.AttributeProto) -> Any:

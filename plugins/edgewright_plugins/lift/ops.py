@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgewright_plugins.lift import layers, shapes, windows
+from edgewright_plugins.lift import layers, quantized, shapes, windows
 from edgewright_plugins.lift.node import Call, Node, Value
 
 Translator = Callable[[Node], Union[Call, Value]]
@@ -266,6 +266,7 @@ OPS: Mapping[str, Translator] = {
     "ConvTranspose": layers.conv_transpose,
     "CumSum": _cumulative_sum,
     "DepthToSpace": shapes.depth_to_space,
+    "DequantizeLinear": quantized.dequantize_linear,
     "Div": _divide,
     "Dropout": _same,
     "Einsum": _einsum,
@@ -292,6 +293,7 @@ OPS: Mapping[str, Translator] = {
     "Mod": _modulo,
     "PRelu": _prelu,
     "Pad": shapes.pad,
+    "QuantizeLinear": quantized.quantize_linear,
     "Range": _range,
     "Reshape": shapes.reshape,
     "Resize": _resize,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import re
@@ -14,7 +15,10 @@ import torch
 from torch import nn
 
 from edgewright.errors import RefusedError
+from edgewright.torchkit.fold import fold
 from edgewright.types import Arrays
+from edgewright_plugins.lower.integers import with_integers
+from edgewright_plugins.lower.rounding import rounds, translations
 
 OPSET = 20
 """What torch's exporter writes for without converting; onnxruntime 1.17 and later load it."""
@@ -22,6 +26,8 @@ OPSET = 20
 
 def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:
     """The ONNX graph of `module` for inputs of just these shapes, names as given, free of source traces.
+
+    What the module rounds (`torchkit.fakequant`) is integers in the graph, its batch norms folded first.
 
     Args:
         module: in evaluation mode; takes tensors by position, returns a tensor or a flat tuple of them.
@@ -31,6 +37,11 @@ def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> o
     Raises: RefusedError naming the operators that have no ONNX form, or why the module cannot be captured.
     """
     tensors = tuple(torch.tensor(array) for array in inputs.values())
+    rounded = rounds(module)
+    if rounded:
+        # Which norms can be folded is seen by running; what is folded here stays as it is in the caller's module.
+        module = copy.deepcopy(module)
+        fold(module, tensors)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -41,12 +52,14 @@ def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> o
                 input_names=list(inputs),
                 output_names=list(outputs),
                 verbose=False,
+                custom_translation_table=translations() if rounded else None,
             )
     except torch.onnx.OnnxExporterError as error:
         raise RefusedError(_reason(error)) from error
     if program is None:
         raise RefusedError("torch.onnx.export gave no program")
-    return _bare(program.model_proto)
+    proto = _bare(program.model_proto)
+    return with_integers(proto) if rounded else proto
 
 
 def run_module(module: nn.Module, inputs: Arrays) -> list[torch.Tensor]:

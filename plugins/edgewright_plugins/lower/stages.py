@@ -13,6 +13,7 @@ from edgewright.errors import RefusedError
 from edgewright.numerics import Difference, worst
 from edgewright.types import Array, Arrays, GraphFile, Model, Stage, TorchGraph, Variant
 from edgewright_plugins.lower.export import lower_module, run_module
+from edgewright_plugins.lower.rounding import wobble
 
 Keep = Callable[[bytes, str], GraphFile]
 
@@ -42,19 +43,22 @@ def _lower_variant(variant: Variant, example: Arrays, keep: Keep) -> tuple[Varia
         module = cast("TorchGraph", stage.graph).module
         want = [tensor.numpy() for tensor in run_module(module, feed)]
         proto = lower_module(module, feed, names)
-        found.append(check_numerics(proto, feed, names, want))
+        found.append(check_numerics(proto, feed, names, want, limit=max(LIMIT, wobble(module, feed, want))))
         stages.append(replace(stage, graph=keep(onnxkit.pack(proto), "onnx")))
         values.update(zip(names, want, strict=True))
     return replace(variant, stages=tuple(stages)), found
 
 
-def check_numerics(proto: onnx.ModelProto, feed: Arrays, names: Sequence[str], want: Sequence[Array]) -> Difference:
-    """The worst output of `proto` against `want`. Raises: RefusedError beyond `LIMIT`."""
+def check_numerics(
+    proto: onnx.ModelProto, feed: Arrays, names: Sequence[str], want: Sequence[Array], *, limit: float = LIMIT
+) -> Difference:
+    """The worst output of `proto` against `want`. Raises: RefusedError beyond `limit`."""
     got = next(iter(onnxkit.run(onnxkit.pack(proto), [feed], names)))
     found = worst(names, want, got)
-    if found.max_rel > LIMIT:
+    if found.max_rel > limit:
         raise RefusedError(
             f"the lowered output {found.name!r} differs from the torch module by {found.max_abs:.3g}, "
-            f"{found.max_rel:.2g} of its scale (allowed: {LIMIT:g}); see that the module is deterministic in eval mode"
+            f"{found.max_rel:.2g} of its scale (allowed: {limit:.3g}); see that the module is deterministic in eval "
+            "mode"
         )
     return found
