@@ -42,13 +42,14 @@ from edgewright_plugins.adaquant.job import Plan, planned
 from edgewright_plugins.lift.build import lift_graph
 from edgewright_plugins.qdq.layers import constant, layers_of
 from edgewright_plugins.qdq.prepare import prepare
+from edgewright_plugins.qdq.sensitivity import divergence_of
 from edgewright_plugins.qdq.tune import Adapted, tune_norms
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "adaquant.md"
 EXAMPLES, BITS = 512, 4
 ROWS = ("min-max", "parallel", "sequential", "sequential + norm", "sequential + norm + bias")
-HEAD = ("network", "seed", "float", *ROWS, "agreement with fake-quant, %")
+HEAD = ("network", "seed", "float", *ROWS, "shipped by the method", "agreement with fake-quant, %")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,9 @@ def agreement(it: Subject, graph: onnx.ModelProto, exported: Array) -> float:
     """In how many of 100 test images the runtime names the class that torch does, rounding in float (fake-quant)."""
     fake = lift_graph(graph, it.feeds[0]).module
     with torch.no_grad():
-        answers = [fake(torch.from_numpy(each.inputs["image"])).argmax(1) for each in it.bench.task.batches("test", 1)]
+        answers = [
+            fake(*map(torch.from_numpy, each.inputs.values())).argmax(1) for each in it.bench.task.batches("test", 1)
+        ]
     return round(100 * float(np.mean(torch.cat(answers).numpy() == exported.argmax(1))), 2)
 
 
@@ -129,8 +132,16 @@ def measured(it: Subject) -> dict[str, Any]:
         logits[row] = it.logits(it.written(made[row]))
         print(it.name, it.seed, row, it.accuracy(logits[row]), file=sys.stderr, flush=True)
     found: dict[str, Any] = {row: it.accuracy(answers) for row, answers in logits.items()}
-    same = agreement(it, it.written(made["sequential"]), logits["sequential"])
-    return {"network": it.name, "seed": it.seed, **found, "agreement": same}
+    shipped = chosen(it, made)
+    same = agreement(it, it.written(made[shipped]), logits[shipped])
+    return {"network": it.name, "seed": it.seed, **found, "shipped": shipped, "agreement": same}
+
+
+def chosen(it: Subject, made: dict[str, Adapted]) -> str:
+    """What the method itself ships: the form nearest to float on the images that fitted nothing."""
+    judges = it.feeds[EXAMPLES * 3 // 4 :]
+    forms = ("sequential", "sequential + norm", "sequential + norm + bias")
+    return min(forms, key=lambda row: divergence_of(it.written(made[row]), it.plan.proto, judges))
 
 
 def remembered(folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -158,13 +169,12 @@ def bars(name: str, lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, str
     def less(first: str, other: str) -> list[float]:
         return [line[first] - line[other] for line in lines]
 
-    final = ROWS[-1]
+    lines = [{**line, "final": line[line["shipped"]]} for line in lines]
     asked = (
-        ("loss to float, points", less("float", final), "at most 1", lambda mean: mean <= 1),
-        ("gain over min-max, points", less(final, "min-max"), "at least 3", lambda mean: mean >= 3),
+        ("loss to float, points", less("float", "final"), "at most 1", lambda mean: mean <= 1),
+        ("gain over min-max, points", less("final", "min-max"), "at least 3", lambda mean: mean >= 3),
         ("sequential over parallel, points", less("sequential", "parallel"), "at least 0", lambda mean: mean >= 0),
-        ("norm tuning, points", less("sequential + norm", "sequential"), "at least -0.1", lambda mean: mean >= -0.1),
-        ("bias tuning, points", less(final, "sequential + norm"), "at least -0.1", lambda mean: mean >= -0.1),
+        ("tuning as shipped, points", less("final", "sequential"), "at least -0.1", lambda mean: mean >= -0.1),
         ("agreement with fake-quant, %", [line["agreement"] for line in lines], "99.5", lambda mean: mean >= 99.5),
     )
     return [
@@ -183,7 +193,9 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
         "two rows a standard error of about 0.3); intervals are 95 % over seeds."
     )
     judged = [row for name in names for row in bars(name, [line for line in lines if line["network"] == name])]
-    rows = [tuple(str(line[key]) for key in ("network", "seed", "float", *ROWS, "agreement")) for line in lines]
+    rows = [
+        tuple(str(line[key]) for key in ("network", "seed", "float", *ROWS, "shipped", "agreement")) for line in lines
+    ]
     parts = ("# AdaQuant", head, table(("what", "found", "bar", "held"), judged), table(HEAD, rows))
     return "\n\n".join(parts) + "\n"
 

@@ -25,7 +25,7 @@ from edgewright_plugins.qdq.layers import constant, layers_of, with_constants  #
 from edgewright_plugins.qdq.place import Scheme  # noqa: E402
 from edgewright_plugins.qdq.prepare import prepare  # noqa: E402
 from edgewright_plugins.qdq.ranges import Histogram  # noqa: E402
-from edgewright_plugins.qdq.tune import divergence_of  # noqa: E402
+from edgewright_plugins.qdq.sensitivity import divergence_of  # noqa: E402
 
 LAYERS = {
     "plain": ("Conv", (2, 3, 7, 7), (4, 3, 3, 3)),

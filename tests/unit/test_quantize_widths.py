@@ -145,20 +145,24 @@ def test_the_most_harmful_weights_come_first():
     layers = layers_of(proto)
     feeds = [{"x": np.random.default_rng(2).standard_normal((1, 32)).astype(np.float32)} for _ in range(8)]
     choices = [
-        (each, encode_closest(Grid(bits), constant(proto, each.weight), 1)) for each in layers for bits in (2, 4, 8)
+        (each.name, bits, {each.weight: encode_closest(Grid(bits), weight, 1).rounded(weight)})
+        for each in layers
+        for weight in [constant(proto, each.weight)]
+        for bits in (2, 4, 8)
     ]
     ranked = rank_weights(proto, choices, feeds, lambda done, total: None)
-    assert [entry[2] for entry in ranked] == sorted(entry[2] for entry in ranked)
-    noise = {(name, bits): decibels for name, bits, decibels in ranked}
+    assert [entry[2] for entry in ranked] == sorted((entry[2] for entry in ranked), reverse=True)
+    loss = {(name, bits): each for name, bits, each in ranked}
     for name in NAMES:
-        assert noise[name, 2] < noise[name, 4] < noise[name, 8]
-    assert noise["two", 4] == min(noise[name, 4] for name in NAMES)
+        assert loss[name, 2] > loss[name, 4] > loss[name, 8]
+    assert loss["two", 4] > 10 * loss["two", 8]
+    assert (ranked[0][0], ranked[0][1]) == max(loss, key=lambda choice: loss[choice])
 
 
 def test_steps_stand_by_worth_and_those_of_a_layer_in_order(job: Job):
     # `two` has 4096 weights and gains most in all, `three` has 512 and gains most per byte.
-    noise = {"one": (30, 40, 50), "two": (11, 30, 50), "three": (13, 14, 60)}
-    ranked = [(name, bits, each) for name, row in noise.items() for bits, each in zip((2, 4, 8), row, strict=True)]
+    losses = {"one": (1e-3, 1e-4, 1e-5), "two": (0.08, 1e-3, 1e-5), "three": (0.05, 0.04, 1e-6)}
+    ranked = [(name, bits, each) for name, row in losses.items() for bits, each in zip((2, 4, 8), row, strict=True)]
     steps = by_worth(job, Scheme("static"), ranked, (2, 4, 8))
     assert [(step.layer, step.before, step.bits) for step in steps] == [
         ("three", 2, 4),
@@ -171,7 +175,7 @@ def test_steps_stand_by_worth_and_those_of_a_layer_in_order(job: Job):
 
 
 def test_steps_that_cost_no_bytes_come_first(job: Job):
-    ranked = [(name, bits, 10.0 * bits) for name in NAMES for bits in (3, 4, 8)]
+    ranked = [(name, bits, 1.0 / bits) for name in NAMES for bits in (3, 4, 8)]
     steps = by_worth(job, Scheme("static"), ranked, (3, 4, 8))
     assert {(step.before, step.bits) for step in steps[:3]} == {(3, 4)}
 

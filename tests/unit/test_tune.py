@@ -19,7 +19,8 @@ from edgewright_plugins.qdq.layers import captured, constant, layers_of
 from edgewright_plugins.qdq.place import Scheme, activations
 from edgewright_plugins.qdq.prepare import prepare
 from edgewright_plugins.qdq.ranges import Range
-from edgewright_plugins.qdq.tune import Adapted, divergence, divergence_of, tune_norms
+from edgewright_plugins.qdq.sensitivity import divergence, divergence_of
+from edgewright_plugins.qdq.tune import Adapted, tune_norms
 
 STATIC = Scheme("static")
 

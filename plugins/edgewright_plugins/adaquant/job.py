@@ -23,7 +23,8 @@ from edgewright_plugins.qdq.layers import Layer, layers_of
 from edgewright_plugins.qdq.place import Scheme, activations
 from edgewright_plugins.qdq.prepare import prepare
 from edgewright_plugins.qdq.ranges import Histogram, Range, find_range
-from edgewright_plugins.qdq.tune import Adapted, divergence_of, tune_norms
+from edgewright_plugins.qdq.sensitivity import divergence_of
+from edgewright_plugins.qdq.tune import Adapted, tune_norms
 
 CLIPS = np.linspace(1.0, 0.1, 37)
 """Shares of the extremes that the range of an activation of few bits is chosen from."""

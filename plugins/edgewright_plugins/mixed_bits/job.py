@@ -14,8 +14,9 @@ from edgewright.errors import RefusedError
 from edgewright.protocols import Context
 from edgewright.types import Json, Metric, Model
 from edgewright_plugins.mixed_bits.latency import Race
-from edgewright_plugins.mixed_bits.losses import Judge, Losses, measure_losses
+from edgewright_plugins.mixed_bits.losses import Judge, Losses, losses_of, measure_losses
 from edgewright_plugins.mixed_bits.net import FULL, Mix, Net, written
+from edgewright_plugins.qdq.sensitivity import rank_weights
 from edgewright_plugins.qdq.tune import tune_norms
 
 TOGETHER = 6
@@ -72,7 +73,17 @@ class Job:
         def progress(done: int, total: int) -> None:
             self.context.progress("mixed-bits: what layers lose", done, total)
 
-        return measure_losses(self.net, options, self.loss, progress)
+        if options[-1] != FULL:
+            return measure_losses(self.net, options, self.loss, progress)
+        names = [layer.name for layer in self.net.layers]
+
+        def rank() -> Json:
+            choices = [(name, bits, self.net.constants(name, bits)) for name in names for bits in options]
+            ranked = rank_weights(self.net.proto, choices, self.judges["calibration"].feeds, progress)
+            return [list(entry) for entry in ranked]
+
+        ranked = cast("list[tuple[str, int, float]]", self.context.remember(f"alone {list(options)}", rank))
+        return losses_of(names, options, self.loss(self.net.uniform(FULL)), ranked)
 
     def loss(self, mix: Mix, split: str = "calibration") -> float:
         """How far the outputs of a mix are from the float network's, on the examples of a split."""

@@ -9,8 +9,7 @@ import onnx
 
 from edgewright.types import Array, Arrays
 from edgewright_plugins.mixed_bits.net import Mix, Net
-from edgewright_plugins.qdq.sensitivity import outputs
-from edgewright_plugins.qdq.tune import divergence
+from edgewright_plugins.qdq.sensitivity import divergence, outputs
 
 LEAST = 1e-6
 """What fewer bits are taken to lose at least: less is noise, and may be negative."""
@@ -24,7 +23,7 @@ class Judge:
     answers: Sequence[Array]
 
     def loss_of(self, graph: onnx.ModelProto) -> float:
-        """How far a graph's answers are from the float network's (qdq.tune.divergence)."""
+        """How far a graph's answers are from the float network's (qdq.sensitivity.divergence)."""
         return divergence(outputs(graph, self.feeds), self.answers)
 
 
@@ -58,10 +57,19 @@ class Losses:
         return self.base + sum(added)
 
 
+def losses_of(
+    layers: Sequence[str], options: Sequence[int], base: float, ranked: Sequence[tuple[str, int, float]]
+) -> Losses:
+    """Of the ranking that `quantize` uses too: what fewer bits add to the loss that the last option has by itself."""
+    alone = {(name, bits): loss for name, bits, loss in ranked}
+    rows = [[base + alone[name, bits] - alone[name, options[-1]] for bits in options] for name in layers]
+    return Losses(tuple(options), base, tuple(map(tuple, rows)))
+
+
 def measure_losses(
     net: Net, options: Sequence[int], measure: Callable[[Mix], float], progress: Callable[[int, int], None]
 ) -> Losses:
-    """Each layer in each option alone; `measure` gives the loss of a mix."""
+    """Each layer in each option alone, with its activations; `measure` gives the loss of a mix."""
     best = net.uniform(options[-1])
     base = measure(best)
     rows: list[tuple[float, ...]] = []

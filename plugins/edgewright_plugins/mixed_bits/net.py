@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx
 
 from edgewright.grids import Encoding
-from edgewright_plugins.qdq.layers import Layer, layers_of
+from edgewright.types import Array
+from edgewright_plugins.qdq.layers import Layer, constant, layers_of
 from edgewright_plugins.qdq.place import Scheme, quantised_nodes
 from edgewright_plugins.qdq.ranges import Range
 from edgewright_plugins.qdq.tune import Adapted
@@ -57,6 +58,14 @@ class Net:
         values = {name: value for form in forms for name, value in form.values.items()}
         encodings = {name: encoding for form in forms for name, encoding in form.encodings.items()}
         return Adapted(values, {**self.inputs, **encodings})
+
+    def constants(self, layer: str, bits: int) -> dict[str, Array]:
+        """A layer's constants as so many bits give them."""
+        form = self.forms[layer, bits]
+        own = {each.weight: constant(self.proto, each.weight) for each in self.layers if each.name == layer}
+        values = {**own, **form.values}
+        encodings = form.encodings
+        return {name: encodings[name].rounded(each) if name in encodings else each for name, each in values.items()}
 
     def scheme_of(self, mix: Mix) -> Scheme:
         """With the float layers kept, and what follows a float layer and only passes its values on."""

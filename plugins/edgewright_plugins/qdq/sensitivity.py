@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 
 from edgewright import onnxkit
-from edgewright.grids import Encoding
 from edgewright.types import Array, Arrays
-from edgewright_plugins.qdq.layers import Layer, constant, with_constants
+from edgewright_plugins.qdq.layers import with_constants
 from edgewright_plugins.qdq.place import CARRIERS, Scheme, quantised_nodes
 from edgewright_plugins.qdq.ranges import Range
 from edgewright_plugins.qdq.write import write
@@ -44,21 +43,20 @@ def rank(
 
 def rank_weights(
     proto: onnx.ModelProto,
-    choices: Sequence[tuple[Layer, Encoding]],
+    choices: Sequence[tuple[str, int, Arrays]],
     feeds: Sequence[Arrays],
     progress: Callable[[int, int], None],
 ) -> list[tuple[str, int, float]]:
-    """Layer, bits and signal-to-noise ratio in dB of each choice, the most harmful first.
+    """What each choice (layer, bits, the constants as so many bits give them) does to the outputs, the worst first.
 
-    Each one alone: this layer's weights rounded so, everything else float.
+    Each one alone, everything else float. Found by the `divergence` of the outputs: no label is read.
     """
     reference = outputs(proto, feeds)
     ranked: list[tuple[str, int, float]] = []
-    for done, (layer, encoding) in enumerate(choices):
+    for done, (layer, bits, constants) in enumerate(choices):
         progress(done, len(choices))
-        alone = with_constants(proto, {layer.weight: encoding.rounded(constant(proto, layer.weight))})
-        ranked.append((layer.name, encoding.grid.bits, signal_to_noise(outputs(alone, feeds), reference)))
-    return sorted(ranked, key=lambda entry: entry[2])
+        ranked.append((layer, bits, divergence(outputs(with_constants(proto, constants), feeds), reference)))
+    return sorted(ranked, key=lambda entry: -entry[2])
 
 
 def outputs(proto: onnx.ModelProto, feeds: Iterable[Arrays]) -> list[Array]:
@@ -84,3 +82,39 @@ def signal_to_noise(found: Sequence[Array], reference: Sequence[Array]) -> float
 
 def _noise(found: np.ndarray, reference: np.ndarray) -> float:
     return float(np.sum((found - reference) ** 2) / max(float(np.sum(reference**2)), 1e-30))
+
+
+# ------------------------------------------------------------------ divergence
+
+
+def divergence(found: Sequence[Array], wanted: Sequence[Array]) -> float:
+    """How far outputs are from the float ones, on average over the outputs; 0 when they are the same.
+
+    Outputs [n, classes] count as logits (as probabilities where each row sums to 1): the Kullback-Leibler divergence
+    of the classes, in nats. Others count by the energy of their error over the float outputs'.
+    """
+    return float(
+        np.mean(
+            [_apart(np.asarray(f, np.float64), np.asarray(w, np.float64)) for f, w in zip(found, wanted, strict=True)]
+        )
+    )
+
+
+def divergence_of(integers: onnx.ModelProto, proto: onnx.ModelProto, feeds: Sequence[Arrays]) -> float:
+    """The `divergence` of a graph's outputs from those of the float graph, both run here."""
+    return divergence(outputs(integers, feeds), outputs(proto, feeds))
+
+
+def _apart(found: Array, wanted: Array) -> float:
+    if wanted.ndim != 2 or wanted.shape[1] < 2:
+        return float(np.square(found - wanted).sum() / max(float(np.square(wanted).sum()), 1e-30))
+    p, q = _log_shares(wanted), _log_shares(found)
+    return float(np.mean(np.sum(np.exp(p) * (p - q), axis=1)))
+
+
+def _log_shares(outputs: Array) -> Array:
+    """Log-probabilities of each row's classes; those of probabilities are their logarithms."""
+    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
+        return np.log(np.maximum(outputs, 1e-9))
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -16,7 +16,6 @@ import onnx
 
 from edgewright.grids import Encoding
 from edgewright.types import Array, Arrays
-from edgewright_plugins.qdq import sensitivity
 from edgewright_plugins.qdq.layers import Layer, captured, constant, layers_of, with_constants
 from edgewright_plugins.qdq.place import Scheme
 from edgewright_plugins.qdq.ranges import Range
@@ -85,24 +84,6 @@ def tune_norms(
     return adapted
 
 
-def divergence(found: Sequence[Array], wanted: Sequence[Array]) -> float:
-    """How far outputs are from the float ones, on average over the outputs; 0 when they are the same.
-
-    Outputs [n, classes] count as logits (as probabilities where each row sums to 1): the Kullback-Leibler divergence
-    of the classes, in nats. Others count by the energy of their error over the float outputs'.
-    """
-    return float(
-        np.mean(
-            [_apart(np.asarray(f, np.float64), np.asarray(w, np.float64)) for f, w in zip(found, wanted, strict=True)]
-        )
-    )
-
-
-def divergence_of(integers: onnx.ModelProto, proto: onnx.ModelProto, feeds: Sequence[Arrays]) -> float:
-    """The `divergence` of a graph's outputs from those of the float graph, both run here."""
-    return divergence(sensitivity.outputs(integers, feeds), sensitivity.outputs(proto, feeds))
-
-
 def _corrected(proto: onnx.ModelProto, layer: Layer, adapted: Adapted, wanted: _Moments, found: _Moments) -> Adapted:
     assert layer.bias is not None
     encoding = adapted.encodings.get(layer.weight)
@@ -136,18 +117,3 @@ def _moments(proto: onnx.ModelProto, layer: Layer, feeds: Sequence[Arrays]) -> _
 def _alone(proto: onnx.ModelProto, layer: Layer) -> bool:
     uses = Counter(name for node in proto.graph.node for name in node.input)
     return uses[layer.weight] == 1 and uses[layer.bias or ""] == 1
-
-
-def _apart(found: Array, wanted: Array) -> float:
-    if wanted.ndim != 2 or wanted.shape[1] < 2:
-        return float(np.square(found - wanted).sum() / max(float(np.square(wanted).sum()), 1e-30))
-    p, q = _log_shares(wanted), _log_shares(found)
-    return float(np.mean(np.sum(np.exp(p) * (p - q), axis=1)))
-
-
-def _log_shares(outputs: Array) -> Array:
-    """Log-probabilities of each row's classes; those of probabilities are their logarithms."""
-    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
-        return np.log(np.maximum(outputs, 1e-9))
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

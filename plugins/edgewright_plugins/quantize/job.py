@@ -201,17 +201,22 @@ class Job:
         return [(name, decibels) for name, decibels in cast("list[tuple[str, float]]", found)]
 
     def ranked_widths(self, scheme: Scheme, bits: Sequence[int]) -> list[tuple[str, int, float]]:
-        """Layers with their weights in fewer bits, each alone: name, bits and dB, the most harmful first."""
+        """Layers with their weights in fewer bits, each alone: name, bits and divergence, the most harmful first."""
 
         def progress(done: int, total: int) -> None:
             self.context.progress("quantize: ranking weights", done, total)
 
         def measure() -> Json:
-            choices = [(layer, self.encoding(layer, scheme, each)) for layer in self.layers(scheme) for each in bits]
+            choices = [
+                (layer.name, each, {layer.weight: self.encoding(layer, scheme, each).rounded(weight)})
+                for layer in self.layers(scheme)
+                for weight in [constant(self.proto, layer.weight)]
+                for each in bits
+            ]
             return [list(entry) for entry in sensitivity.rank_weights(self.proto, choices, self._judges(), progress)]
 
         found = self.context.remember(f"widths {self.key} {scheme.key} {list(bits)}", measure)
-        return [(name, each, decibels) for name, each, decibels in cast("list[tuple[str, int, float]]", found)]
+        return [(name, each, loss) for name, each, loss in cast("list[tuple[str, int, float]]", found)]
 
     def _judges(self) -> list[Arrays]:
         return list(self.context.feed(self.model, "selection", JUDGES))

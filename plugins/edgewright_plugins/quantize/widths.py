@@ -18,12 +18,12 @@ CARRIED = (4, 8)
 
 @dataclass(frozen=True)
 class Raise:
-    """A layer's weights get `bits` instead of `before`; `worth` is the noise that this takes away per byte."""
+    """A layer gets `bits` instead of `before`. `loss`: what `before` does alone; `worth`: what a byte more gains."""
 
     layer: str
     before: int
     bits: int
-    decibels: float
+    loss: float
     worth: float
 
 
@@ -68,21 +68,16 @@ def _fewest(most: int, holds: Callable[[int], bool]) -> int:
 
 def by_worth(job: Job, scheme: Scheme, ranked: Sequence[tuple[str, int, float]], widths: Sequence[int]) -> list[Raise]:
     """Every step from fewer bits to more, the most worth first; the steps of a layer stay in their order."""
-    noise = {(name, bits): decibels for name, bits, decibels in ranked}
+    losses = {(name, bits): loss for name, bits, loss in ranked}
     found: list[Raise] = []
     for layer in job.layers(scheme):
         worth = math.inf
         for before, bits in zip(widths, widths[1:]):
-            gain = _power(noise[layer.name, before]) - _power(noise[layer.name, bits])
+            gain = losses[layer.name, before] - losses[layer.name, bits]
             size = layer.weights * (Grid(bits).stored_bits - Grid(before).stored_bits) / 8
             worth = min(worth, gain / size) if size else worth
-            found.append(Raise(layer.name, before, bits, noise[layer.name, before], worth))
+            found.append(Raise(layer.name, before, bits, losses[layer.name, before], worth))
     return sorted(found, key=lambda step: -step.worth)
-
-
-def _power(decibels: float) -> float:
-    """The share of the outputs' energy that is noise."""
-    return 10 ** (-decibels / 10)
 
 
 def _raised(scheme: Scheme, raises: Sequence[Raise]) -> Scheme:
@@ -92,8 +87,8 @@ def _raised(scheme: Scheme, raises: Sequence[Raise]) -> Scheme:
 def _told(least: Scheme, raises: Sequence[Raise], bits: int) -> list[str]:
     """Which layers have more bits than was asked for, and how many do not."""
     steps = {step.layer: step for step in raises}
-    first = {step.layer: step.decibels for step in reversed(raises)}
-    named = [f"{name} to {step.bits} ({first[name]:.0f} dB alone)" for name, step in steps.items()]
+    first = {step.layer: step.loss for step in reversed(raises)}
+    named = [f"{name} to {step.bits} (divergence {first[name]:.2g} alone)" for name, step in steps.items()]
     more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
     kept = len(least.widths) - len(steps)
     told = f"{kept} of {len(least.widths)} layers have {bits} bits" if kept else f"no layer can have {bits} bits"
