@@ -60,6 +60,13 @@ def operators(proto: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
+def holds_integers(proto: onnx.ModelProto) -> bool:
+    """Whether weights are stored in 8 bits or fewer."""
+    names = ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")  # older releases of onnx lack the last ones
+    few = {getattr(onnx.TensorProto, name, None) for name in names}
+    return any(tensor.data_type in few and len(tensor.dims) > 1 for tensor in proto.graph.initializer)
+
+
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     """Name, dtype and shape of a tensor; a dimension without size or name is called `name_axis`."""
     tensor = value.type.tensor_type

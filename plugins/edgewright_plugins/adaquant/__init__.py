@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
-
-LAYERS = ("Conv", "Gemm", "MatMul")
+from edgewright_plugins.qdq.obstacle import obstacle
 
 
 @dataclass(frozen=True)
@@ -66,30 +65,13 @@ class AdaQuant:
         """Refuses hosts without torch, models of several stages or without layers, and integer models."""
         if importlib.util.find_spec("torch") is None:
             return Refusal("adaquant needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
-        if len(model.stages) != 1:
-            return Refusal(
-                f"it works on models of one stage and this one has {len(model.stages)}; "
-                "apply adaquant before the method that splits the model"
-            )
-        return _obstacle(model) if model.format == "onnx" else None
+        return obstacle(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The integer model; its step says what each stage of the work brought."""
         from edgewright_plugins.adaquant.job import run
 
         return run(model, params, context)
-
-
-def _obstacle(model: Model) -> Refusal | None:
-    from edgewright import onnxkit
-
-    found = onnxkit.operators(onnxkit.read(model.graph))
-    integer = [name for name in found if any(part in name for part in ("Quantize", "Integer", "QLinear"))]
-    if integer:
-        return Refusal(f"it is quantised already (it has {', '.join(integer)}); give the float model")
-    if not any(name in found for name in LAYERS):
-        return Refusal(f"it has no {' or '.join(LAYERS)} to quantise; leave adaquant out")
-    return None
 
 
 ADAQUANT = AdaQuant()

@@ -71,6 +71,8 @@ def tune_biases(
         return adapted
     student, _, _ = lift_checked(with_constants(proto, _rounded(proto, adapted)), first)
     biases = biases_of(student, proto, adapted)
+    if not biases:
+        return adapted
     student.requires_grad_(False)
     for bias in biases.values():
         bias.requires_grad_(True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
+from edgewright_plugins.qdq.obstacle import obstacle
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Params:
     keep: tuple[str, ...] = field(default=(), metadata={"help": "names of nodes that stay as they are"})
 
 
+LINEAR = ("Gemm", "MatMul")
+
+
 class Eora:
     """Rounds linear layers to few bits and adds to each the low-rank product that its inputs miss most."""
 
@@ -63,16 +67,7 @@ class Eora:
 
     def check(self, model: Model, target: Target) -> Refusal | None:
         """Refuses models of several stages, models without linear layers, and models that are quantised already."""
-        if len(model.stages) != 1:
-            return Refusal(
-                f"it works on models of one stage and this one has {len(model.stages)}; "
-                "apply eora before the method that splits the model"
-            )
-        if model.format != "onnx":
-            return None
-        from edgewright_plugins.eora.select import find_obstacle
-
-        return find_obstacle(model)
+        return obstacle(model, self.name, LINEAR, "for a convolutional network use quantize")
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The model with rounded linear layers and their branches; the notes give each layer's error."""

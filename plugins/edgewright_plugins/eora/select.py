@@ -10,13 +10,9 @@ from typing import cast
 
 import onnx
 
-from edgewright import onnxkit
 from edgewright.errors import RecipeError, suggest
-from edgewright.types import Model, Refusal
-from edgewright_plugins.eora import Params
+from edgewright_plugins.eora import LINEAR, Params
 from edgewright_plugins.qdq.layers import Layer, attribute, layers_of
-
-LINEAR = ("Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -25,18 +21,6 @@ class Selection:
 
     layers: tuple[Layer, ...]
     others: tuple[tuple[str, str], ...]
-
-
-def find_obstacle(model: Model) -> Refusal | None:
-    """Why this ONNX model cannot be worked on; None when it can."""
-    found = onnxkit.operators(onnxkit.read(model.graph))
-    marks = ("quantize", "integer", "qlinear", "nbits")
-    quantised = [name for name in found if any(mark in name.lower() for mark in marks)]
-    if quantised:
-        return Refusal(f"it is quantised already (it has {', '.join(quantised)}); give the float model")
-    if not any(name in found for name in LINEAR):
-        return Refusal(f"it has no {' or '.join(LINEAR)} to round; for a convolutional network use quantize")
-    return None
 
 
 def select(proto: onnx.ModelProto, params: Params) -> Selection:

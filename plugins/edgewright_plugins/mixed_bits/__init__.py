@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
+from edgewright_plugins.qdq.obstacle import obstacle
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,7 @@ class MixedBits:
         """Refuses where scipy is missing, and models of several stages, without layers, or quantised already."""
         if find_spec("scipy") is None:
             return Refusal("it needs scipy to solve its programme; run: pip install 'edgewright[bits]'")
-        if len(model.stages) != 1:
-            return Refusal(
-                f"it works on models of one stage and this one has {len(model.stages)}; "
-                "apply mixed-bits before the method that splits the model"
-            )
-        if model.format != "onnx":
-            return None
-        from edgewright_plugins.quantize.decide import find_obstacle
-
-        return find_obstacle(model)
+        return obstacle(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The chosen mix; the model as it was where no mix keeps the metric.

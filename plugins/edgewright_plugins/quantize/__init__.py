@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
+from edgewright_plugins.qdq.obstacle import obstacle
 
 
 def _choice(help: str, *choices: str) -> str:
@@ -68,16 +69,7 @@ class Quantize:
 
     def check(self, model: Model, target: Target) -> Refusal | None:
         """Refuses models of several stages, models without layers, and models that are quantised already."""
-        if len(model.stages) != 1:
-            return Refusal(
-                f"it works on models of one stage and this one has {len(model.stages)}; "
-                "apply quantize before the method that splits the model"
-            )
-        if model.format != "onnx":
-            return None
-        from edgewright_plugins.quantize.decide import find_obstacle
-
-        return find_obstacle(model)
+        return obstacle(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The fastest int8 form that keeps the metric; the same graph, with reasons, where nothing is gained."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgewright import onnxkit
 from edgewright.protocols import Context
-from edgewright.types import Model, Refusal, Step
-from edgewright_plugins.qdq.place import LAYERS, Scheme
+from edgewright.types import Model, Step
+from edgewright_plugins.qdq.place import Scheme
 from edgewright_plugins.qdq.ranges import METHODS
 from edgewright_plugins.quantize import Params
 from edgewright_plugins.quantize.accuracy import LISTED, Outcome, settle
@@ -17,17 +17,6 @@ from edgewright_plugins.quantize.job import Job, Trial, start
 from edgewright_plugins.quantize.slow import per_operator
 from edgewright_plugins.quantize.speed import by_speed, race
 from edgewright_plugins.quantize.widths import narrow
-
-
-def find_obstacle(model: Model) -> Refusal | None:
-    """Why this ONNX model cannot be quantised; None when it can."""
-    found = onnxkit.operators(onnxkit.read(model.graph))
-    quantised = [name for name in found if any(part in name for part in ("Quantize", "Integer", "QLinear"))]
-    if quantised:
-        return Refusal(f"it is quantised already (it has {', '.join(quantised)}); give the float model")
-    if not any(name in found for name in LAYERS):
-        return Refusal(f"it has no {' or '.join(LAYERS)} to quantise; leave quantize out")
-    return None
 
 
 def decide(model: Model, params: Params, context: Context) -> Model:
