@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright.errors import RefusedError
+from edgewright.grids import Grid, encode
 from edgewright.protocols import NoParams
 from edgewright.store import Store
 from edgewright.types import Model, Signature, Stage, TensorSpec, TorchGraph, Variant
@@ -25,6 +26,9 @@ from edgewright_plugins.lift.build import lift_graph  # noqa: E402
 from edgewright_plugins.lift.check import batch_problem, checked, first_astray, lift_checked  # noqa: E402
 from edgewright_plugins.lift.ops import OPS  # noqa: E402
 from edgewright_plugins.lower.export import lower_module, run_module  # noqa: E402
+from edgewright_plugins.qdq.place import Scheme  # noqa: E402
+from edgewright_plugins.qdq.prepare import prepare  # noqa: E402
+from edgewright_plugins.qdq.write import write  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -234,6 +238,28 @@ def test_arithmetic_on_shapes_is_folded() -> None:
     module, found, problem = lift_checked(proto_of(nodes, x, ["y"], constants), {"x": x})
     assert (found.max_rel < 1e-6, problem) == (True, "")
     assert [node.op for node in module.graph.nodes].count("call_function") == 2
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_an_integer_graph_rounds_in_float_with_the_codes_of_the_file(bits: int) -> None:
+    x = noise(1, 3, 8, 8)
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"], "relu"),
+    ]
+    weight = noise(4, 3, 3, 3)
+    proto = prepare(proto_of(nodes, x, ["y"], {"w": weight, "b": noise(4)}))
+    encoding = encode(Grid(bits), weight)
+    graph = write(proto, Scheme("static"), {"x": (-3.0, 3.0), "c": (0.0, 6.0), "y": (0.0, 6.0)}, {"w": encoding})
+    module, _, problem = lift_checked(graph, {"x": x})
+    kept = [layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    np.testing.assert_array_equal(kept[0].detach().numpy(), encoding.rounded(weight))
+    assert problem == ""
+    seen = np.concatenate([noise(1, 3, 8, 8) for _ in range(4)])
+    step = 6.0 / 255
+    for rows, one in zip(module(torch.tensor(seen)), seen, strict=True):
+        [[wanted]] = onnxkit.run(onnxkit.pack(graph), [{"x": one[None]}])
+        assert np.abs(rows.detach().numpy() - wanted[0]).max() < 1.01 * step
 
 
 class Small(nn.Module):
