@@ -42,7 +42,7 @@ from edgewright_plugins.adaquant.job import Plan, planned
 from edgewright_plugins.lift.build import lift_graph
 from edgewright_plugins.qdq.layers import constant, layers_of
 from edgewright_plugins.qdq.prepare import prepare
-from edgewright_plugins.qdq.sensitivity import divergence_of
+from edgewright_plugins.qdq.sensitivity import divergence, divergence_of
 from edgewright_plugins.qdq.tune import Adapted, tune_norms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,8 +133,9 @@ def measured(it: Subject) -> dict[str, Any]:
         print(it.name, it.seed, row, it.accuracy(logits[row]), file=sys.stderr, flush=True)
     found: dict[str, Any] = {row: it.accuracy(answers) for row, answers in logits.items()}
     shipped = chosen(it, made)
+    apart = {row: divergence([logits[row]], [logits["float"]]) for row in ROWS}
     same = agreement(it, it.written(made[shipped]), logits[shipped])
-    return {"network": it.name, "seed": it.seed, **found, "shipped": shipped, "agreement": same}
+    return {"network": it.name, "seed": it.seed, **found, "shipped": shipped, "agreement": same, "apart": apart}
 
 
 def chosen(it: Subject, made: dict[str, Adapted]) -> str:
@@ -174,6 +175,12 @@ def bars(name: str, lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, str
         ("loss to float, points", less("float", "final"), "at most 1", lambda mean: mean <= 1),
         ("gain over min-max, points", less("final", "min-max"), "at least 3", lambda mean: mean >= 3),
         ("sequential over parallel, points", less("sequential", "parallel"), "at least 0", lambda mean: mean >= 0),
+        (
+            "divergence, sequential over parallel",
+            [line["apart"]["sequential"] / line["apart"]["parallel"] for line in lines],
+            "at most 1",
+            lambda mean: mean <= 1,
+        ),
         ("tuning as shipped, points", less("final", "sequential"), "at least -0.1", lambda mean: mean >= -0.1),
         ("agreement with fake-quant, %", [line["agreement"] for line in lines], "99.5", lambda mean: mean >= 99.5),
     )
@@ -196,7 +203,9 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
     rows = [
         tuple(str(line[key]) for key in ("network", "seed", "float", *ROWS, "shipped", "agreement")) for line in lines
     ]
-    parts = ("# AdaQuant", head, table(("what", "found", "bar", "held"), judged), table(HEAD, rows))
+    said = "Divergence of the classes from the float network's, in nats, on the test images:"
+    judged_table = table(("what", "found", "bar", "held"), judged)
+    parts = ("# AdaQuant", head, judged_table, table(HEAD, rows), said, table(columns, apart))
     return "\n\n".join(parts) + "\n"
 
 

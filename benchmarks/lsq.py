@@ -26,7 +26,8 @@ from train_reference import accuracy, cifar10
 from edgewright import onnxkit
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
-from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, prepare, reestimate, usual_grids
+from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, observe, prepare, reestimate, usual_grids
+from edgewright.torchkit.fakequant_settle import settle
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import distilled
 from edgewright_plugins.lower.export import lower_module
@@ -75,7 +76,10 @@ def run_seed(seed: int, task: Task, params: Params, work: Path) -> dict[str, Any
     objective = distilled(trained("resnet20"), weight=params.distill)
     fitted = fit(module, data, training, objective, folder=folder)
     reestimate(module, inputs(task, "training", params.batch, REESTIMATE))
-    plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    observe(module, inputs(task, "calibration", 64, 4))
+    plain = settle(
+        copy.deepcopy(module).to(memory_format=torch.contiguous_format), inputs(task, "calibration", 1, 1)[0]
+    )
     result = {
         "seed": seed,
         "selection before training": round(before, 2),
