@@ -203,6 +203,8 @@ def page(lines: Sequence[dict[str, Any]]) -> str:
     rows = [
         tuple(str(line[key]) for key in ("network", "seed", "float", *ROWS, "shipped", "agreement")) for line in lines
     ]
+    columns = ("network", "seed", *ROWS)
+    apart = [(line["network"], str(line["seed"]), *(f"{line['apart'][row]:.4f}" for row in ROWS)) for line in lines]
     said = "Divergence of the classes from the float network's, in nats, on the test images:"
     judged_table = table(("what", "found", "bar", "held"), judged)
     parts = ("# AdaQuant", head, judged_table, table(HEAD, rows), said, table(columns, apart))
