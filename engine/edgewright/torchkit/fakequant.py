@@ -178,7 +178,10 @@ class Quantizer(nn.Module):
 
     def start(self, values: Tensor) -> None:
         """Set the step (and offset) for such values."""
-        encoding = starting(self.grid, values.detach().float().cpu().numpy(), self.axis)
+        self.take(starting(self.grid, values.detach().float().cpu().numpy(), self.axis))
+
+    def take(self, encoding: Encoding) -> None:
+        """Set the step and the offset, and round from here on."""
         with torch.no_grad():
             self.scale.copy_(torch.from_numpy(np.asarray(encoding.scale)))
             self.zero.copy_(torch.from_numpy(np.asarray(encoding.zero_point)))
@@ -218,8 +221,12 @@ def _sample(x: Tensor) -> Tensor:
 class QuantizedLayer(nn.Module):
     """A convolution or linear layer that rounds its weight, and its input where `inputs` is there.
 
-    `weight` and `bias` are the layer's own parameters under their old names.
+    `weight` and `bias` are the layer's own parameters under their old names. `least` and `most`, [channels], are the
+    ends of what it gave, once they were observed; `outputs` rounds that where `settle` finds it necessary.
     """
+
+    least: Tensor
+    most: Tensor
 
     def __init__(self, layer: nn.Module, weights: Grid, inputs: Grid | None) -> None:
         """Raises: ModelError for a layer that `product_of` does not know."""
@@ -231,6 +238,9 @@ class QuantizedLayer(nn.Module):
         self.weights = Quantizer(weights, axis=self.axis, channels=self.weight.shape[self.axis])
         self.weights.start(self.weight)
         self.inputs = Quantizer(inputs, batched=True) if inputs else None
+        self.outputs: Quantizer | None = None
+        for name in ("least", "most"):
+            self.register_buffer(name, torch.zeros(self.weight.shape[self.axis]))
         self.train(layer.training)
 
     def extra_repr(self) -> str:
@@ -241,7 +251,8 @@ class QuantizedLayer(nn.Module):
         """What the layer gives for rounded numbers."""
         if self.inputs is not None:
             x = self.inputs(x)
-        return self.product(x, self.weights(self.weight), self.bias)
+        y = self.product(x, self.weights(self.weight), self.bias)
+        return y if self.outputs is None else self.outputs(y)
 
 
 def product_of(layer: nn.Module) -> Product:

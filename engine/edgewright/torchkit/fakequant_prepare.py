@@ -114,6 +114,27 @@ def calibrate(module: nn.Module, batches: Iterable[Inputs]) -> None:
             quantizer.start(torch.cat(seen))
 
 
+def observe(module: nn.Module, batches: Iterable[Inputs]) -> None:
+    """Note the ends of what each rounding layer gives over `batches`, per channel: `settle` reads them."""
+
+    def note(layer: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+        values = output.flatten(2).transpose(1, 2) if layer.weight.ndim > 2 else output
+        values = values.reshape(-1, values.shape[-1])
+        layer.least.copy_(torch.minimum(layer.least, values.amin(0)))
+        layer.most.copy_(torch.maximum(layer.most, values.amax(0)))
+
+    layers = [each for each in module.modules() if isinstance(each, QuantizedLayer)]
+    for layer in layers:
+        layer.least.fill_(torch.inf)
+        layer.most.fill_(-torch.inf)
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        run(module, batches)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @contextlib.contextmanager
 def passing(module: nn.Module) -> Generator[None]:
     """No quantizer rounds inside of the block: the float network."""

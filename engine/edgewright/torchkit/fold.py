@@ -115,4 +115,7 @@ def fold_pair(layer: Any, norm: Any) -> None:
         if isinstance(layer, QuantizedLayer):
             layer.weight.copy_(layer.weights(layer.weight))
             layer.weights.widen(factor.abs())
+            ends = torch.stack([layer.least, layer.most]).sub(norm.running_mean).mul(factor).add(shift)
+            layer.least.copy_(ends.amin(0))
+            layer.most.copy_(ends.amax(0))
         layer.weight.mul_(spread)

@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from edgewright.errors import RefusedError
 from edgewright.torchkit.data import Batch, Inputs
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import distilled
@@ -63,16 +64,16 @@ def tune_biases(
         seed: of their order.
         progress: called with the steps that are done and the number of all.
 
-    Raises: RefusedError where the graph has no form in torch, or its batch cannot grow.
+    Raises: RefusedError where the graph has no form in torch, its batch cannot grow, or nothing has a bias.
     """
     first = {value.name: feeds[0][value.name] for value in proto.graph.input}
     teacher, _, problem = lift_checked(proto, first)
     if problem:
-        return adapted
+        raise RefusedError(f"the batch of the graph cannot grow: {problem}")
     student, _, _ = lift_checked(with_constants(proto, _rounded(proto, adapted)), first)
     biases = biases_of(student, proto, adapted)
     if not biases:
-        return adapted
+        raise RefusedError("no layer has a bias of its own")
     student.requires_grad_(False)
     for bias in biases.values():
         bias.requires_grad_(True)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from edgewright import onnxkit
+from edgewright.errors import RefusedError
 from edgewright.grids import Encoding, Grid, encode_range
 from edgewright.protocols import Context
 from edgewright.types import Arrays, Json, Model, Step
@@ -36,13 +37,13 @@ def run(model: Model, params: Params, context: Context) -> Model:
     proto = prepare(onnxkit.read(model.graph))
     feeds = list(context.feed(model, "calibration", params.examples))
     plan = planned(proto, params, feeds)
-    stages = _stages(plan, params, context, feeds)
+    stages, left = _stages(plan, params, context, feeds)
     judges = feeds[-max(len(feeds) // HELD_OUT, 1) :]
     apart = {name: _divergence(plan, stage, judges, context, name) for name, stage in stages.items()}
     best = min(apart, key=lambda name: apart[name])
     written = stages[best].written(proto, plan.scheme, plan.ranges)
     step = Step(
-        "adaquant", "edgewright", asdict(params), tuple(_notes(plan, stages, apart, best)), _details(stages, apart)
+        "adaquant", "edgewright", asdict(params), (*_notes(plan, stages, apart, best), *left), _details(stages, apart)
     )
     return model.with_graph(context.keep(onnxkit.pack(written))).after(step)
 
@@ -94,8 +95,10 @@ def closest(grid: Grid, histogram: Histogram) -> Encoding:
 # ------------------------------------------------------------------ fitted, tuned, judged
 
 
-def _stages(plan: Plan, params: Params, context: Context, feeds: Sequence[Arrays]) -> dict[str, Adapted]:
-    """What was reached after each part of the work, by its name."""
+def _stages(
+    plan: Plan, params: Params, context: Context, feeds: Sequence[Arrays]
+) -> tuple[dict[str, Adapted], list[str]]:
+    """What was reached after each part of the work, by its name; and which parts were left out, with reasons."""
     settings = Settings(plan.scheme, params.order == "parallel", params.iterations, seed=context.seed)
     stages = {"nearest rounding": nearest(plan.proto, plan.grids, plan.activations)}
     stages["fitted"] = adapt(
@@ -109,11 +112,15 @@ def _stages(plan: Plan, params: Params, context: Context, feeds: Sequence[Arrays
         activations=plan.activations,
     )
     seen = feeds[: len(feeds) - len(feeds) // HELD_OUT]
+    left: list[str] = []
     for kind in params.tune:
         if kind != "none":
             last = list(stages.values())[-1]
-            stages[f"{kind} tuned"] = _tuned(kind, plan, last, context, seen)
-    return stages
+            try:
+                stages[f"{kind} tuned"] = _tuned(kind, plan, last, context, seen)
+            except RefusedError as refusal:
+                left.append(f"{kind} tuning was left out: {refusal}")
+    return stages, left
 
 
 def _tuned(kind: str, plan: Plan, last: Adapted, context: Context, feeds: Sequence[Arrays]) -> Adapted:

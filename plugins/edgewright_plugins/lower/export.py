@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgewright.errors import RefusedError
-from edgewright.torchkit.fold import fold
+from edgewright.torchkit.fakequant_settle import settle
 from edgewright.types import Arrays
 from edgewright_plugins.lower.integers import with_integers
 from edgewright_plugins.lower.rounding import rounds, translations
@@ -27,7 +27,7 @@ OPSET = 20
 def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:
     """The ONNX graph of `module` for inputs of just these shapes, names as given, free of source traces.
 
-    What the module rounds (`torchkit.fakequant`) is integers in the graph, its batch norms folded first.
+    What the module rounds (`torchkit.fakequant`) is integers in the graph, and the graph computes what `settled` does.
 
     Args:
         module: in evaluation mode; takes tensors by position, returns a tensor or a flat tuple of them.
@@ -38,10 +38,7 @@ def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> o
     """
     tensors = tuple(torch.tensor(array) for array in inputs.values())
     rounded = rounds(module)
-    if rounded:
-        # Which norms can be folded is seen by running; what is folded here stays as it is in the caller's module.
-        module = copy.deepcopy(module)
-        fold(module, tensors)
+    module = settled(module, inputs)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -60,6 +57,14 @@ def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> o
         raise RefusedError("torch.onnx.export gave no program")
     proto = _bare(program.model_proto)
     return with_integers(proto) if rounded else proto
+
+
+def settled(module: nn.Module, inputs: Arrays) -> nn.Module:
+    """The module that the graph of integers computes; itself where it rounds nothing."""
+    if not rounds(module):
+        return module
+    # Where norms and roundings stand is seen by running; the caller's module stays as it is.
+    return settle(copy.deepcopy(module), tuple(torch.tensor(array) for array in inputs.values()))
 
 
 def run_module(module: nn.Module, inputs: Arrays) -> list[torch.Tensor]:

@@ -13,6 +13,7 @@ from onnx import helper
 from edgewright import onnxkit
 from edgewright.grids import Encoding, Grid
 from edgewright.types import Array
+from edgewright_plugins.qdq.encoded import bias_scale, integer_bias
 from edgewright_plugins.qdq.layers import attribute
 from edgewright_plugins.qdq.parts import Parts, joined, taken_apart
 from edgewright_plugins.qdq.storage import packed, put_codes, where, with_room
@@ -40,9 +41,8 @@ def with_integers(proto: onnx.ModelProto) -> onnx.ModelProto:
     Weights become integers in as few bits as they have, behind a DequantizeLinear; what changes from run to run goes
     through QuantizeLinear, a Clip where a code has less than 8 bits, and DequantizeLinear.
 
-    A bias next to codes of less than 8 bits becomes an Add: onnxruntime rounds biases that it can reach to units of
-    input times weight, and between 4-bit grids half a unit is much (measured: 3 % of a ResNet-20's answers changed).
-    Such a layer then runs in float, and right.
+    Biases become int32 in units of input times weight, as the kernels have them; `torchkit.fakequant_settle` has
+    rounded them to such units before.
     """
     parts = taken_apart(proto)
     marks = [node for node in parts.nodes if node.domain == DOMAIN]
@@ -58,8 +58,7 @@ def with_integers(proto: onnx.ModelProto) -> onnx.ModelProto:
         # Stands for the codes until the graph has the opset that stores them.
         parts.put(mark.output[0], fixed[mark.input[0]])
     weights |= _turned(parts, weights)
-    _free_biases(parts, {mark.output[0] for mark in marks if _bits(mark) < 8} | _few(weights))
-    return _stored(_bare(joined(parts)), weights)
+    return _with_integer_biases(_stored(_bare(joined(parts)), weights))
 
 
 def constants_of(proto: onnx.ModelProto, names: Iterable[str]) -> dict[str, Array]:
@@ -134,24 +133,6 @@ def _turned(parts: Parts, weights: Mapping[str, Weight]) -> dict[str, Weight]:
     return turned
 
 
-def _few(weights: Mapping[str, Weight]) -> set[str]:
-    return {name for name, weight in weights.items() if weight.encoding.grid.bits < 8}
-
-
-def _free_biases(parts: Parts, few: set[str]) -> None:
-    """Take the biases out of layers that read any of `few`, and add them after."""
-    for node in [each for each in parts.nodes if each.op_type in ("Conv", "Gemm") and len(each.input) == 3]:
-        if few.isdisjoint(node.input[:2]) or node.input[2] not in parts.constants:
-            continue
-        bias, output = parts.value(node.input[2]), node.output[0]
-        spatial = parts.value(node.input[1]).ndim - 2
-        shaped, product = f"{output}_bias", f"{output}_product"
-        parts.put(shaped, bias.reshape(-1, *[1] * spatial))
-        del node.input[2]
-        node.output[0] = product
-        parts.nodes.insert(parts.nodes.index(node) + 1, helper.make_node("Add", [product, shaped], [output], shaped))
-
-
 def _stored(proto: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:
     """The graph with the codes of its weights in the place of their values."""
     parts = taken_apart(with_room(proto, [weight.encoding.grid for weight in weights.values()]))
@@ -169,4 +150,19 @@ def _stored(proto: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.Model
             helper.make_node("DequantizeLinear", [codes, scale, zero], [name], title, **where(weight.encoding))
         )
     parts.nodes[:0] = nodes
+    return joined(parts)
+
+
+def _with_integer_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Biases of layers whose input and weight are integers, as integers."""
+    parts = taken_apart(proto)
+    producers = parts.producers()
+    for node in [each for each in parts.nodes if each.op_type in ("Conv", "Gemm") and len(each.input) == 3]:
+        read = [producers.get(name) for name in node.input[:2]]
+        if node.input[2] in parts.constants and all(each and each.op_type == "DequantizeLinear" for each in read):
+            name, scale = f"{node.output[0]}_bias", bias_scale(parts, node)
+            if scale is not None:
+                bias = integer_bias(parts, name, parts.value(node.input[2]), scale)
+                parts.nodes.insert(parts.nodes.index(node), bias)
+                node.input[2] = name
     return joined(parts)

@@ -12,7 +12,7 @@ from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.numerics import Difference, worst
 from edgewright.types import Array, Arrays, GraphFile, Model, Stage, TorchGraph, Variant
-from edgewright_plugins.lower.export import lower_module, run_module
+from edgewright_plugins.lower.export import lower_module, run_module, settled
 from edgewright_plugins.lower.rounding import wobble
 
 Keep = Callable[[bytes, str], GraphFile]
@@ -40,7 +40,7 @@ def _lower_variant(variant: Variant, example: Arrays, keep: Keep) -> tuple[Varia
         feed = {name: values[name] for name in (*stage.inputs, *carry)}
         carry = stage.carry
         names = (*stage.outputs, *carry)
-        module = cast("TorchGraph", stage.graph).module
+        module = settled(cast("TorchGraph", stage.graph).module, feed)
         want = [tensor.numpy() for tensor in run_module(module, feed)]
         proto = lower_module(module, feed, names)
         found.append(check_numerics(proto, feed, names, want, limit=max(LIMIT, wobble(module, feed, want))))

@@ -19,7 +19,16 @@ from edgewright.grids import Grid
 from edgewright.protocols import Context
 from edgewright.torchkit.data import Inputs, TaskData
 from edgewright.torchkit.fakequant import QuantizedLayer
-from edgewright.torchkit.fakequant_prepare import Grids, calibrate, layers_of, passing, prepare, reestimate, usual_grids
+from edgewright.torchkit.fakequant_prepare import (
+    Grids,
+    calibrate,
+    layers_of,
+    observe,
+    passing,
+    prepare,
+    reestimate,
+    usual_grids,
+)
 from edgewright.torchkit.fit import Fitted
 from edgewright.torchkit.losses import distilled
 from edgewright.torchkit.train import train
@@ -71,6 +80,7 @@ def train_steps(model: Model, decision: Json, context: Context) -> Model:
     objective = distilled(teacher, task.loss if task else None, weight=params.distill)
     fitted = train(module, teacher, context, settings(params), objective=objective)
     reestimate(module, _last_look(model, context, params.batch))
+    observe(module, seen(model, context))
     step = Step("lsq", plugin="edgewright", params=asdict(params), notes=_notes(module, params, fitted))
     return model.with_graph(TorchGraph(module, model.digest)).after(step)
 

@@ -154,12 +154,12 @@ def put_biases(parts: Parts, layers: Iterable[Layer], values: Mapping[str, Array
         if node is None or layer.bias is None or not _integer(parts, node):
             continue
         name = f"{layer.name}_bias"
-        scale = _bias_scale(parts, node)
+        scale = bias_scale(parts, node)
         if scale is None:
             parts.put(name, values[layer.bias])
         else:
             position = parts.nodes.index(node)
-            parts.nodes.insert(position, _integer_bias(parts, name, values[layer.bias], scale))
+            parts.nodes.insert(position, integer_bias(parts, name, values[layer.bias], scale))
         node.input[2] = name
 
 
@@ -169,7 +169,7 @@ def _integer(parts: Parts, node: onnx.NodeProto) -> bool:
     return all(name in producers and producers[name].op_type == "DequantizeLinear" for name in node.input)
 
 
-def _bias_scale(parts: Parts, node: onnx.NodeProto) -> Array | None:
+def bias_scale(parts: Parts, node: onnx.NodeProto) -> Array | None:
     """The scale of a layer's bias, float32, one or one per channel; None where the weight has one per group."""
     producers = parts.producers()
     given, weight = producers[node.input[0]], producers[node.input[1]]
@@ -178,7 +178,8 @@ def _bias_scale(parts: Parts, node: onnx.NodeProto) -> Array | None:
     return np.asarray(parts.value(given.input[1]) * parts.value(weight.input[1]), np.float32)
 
 
-def _integer_bias(parts: Parts, name: str, bias: Array, scale: Array) -> onnx.NodeProto:
+def integer_bias(parts: Parts, name: str, bias: Array, scale: Array) -> onnx.NodeProto:
+    """The node by which the bias `name` is read in units of `scale`; its constants are stored."""
     taken = [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"]
     parts.put(taken[0], np.clip(np.rint(bias.astype(np.float64) / scale), -WIDEST, WIDEST).astype(np.int32))
     parts.put(taken[1], scale)
