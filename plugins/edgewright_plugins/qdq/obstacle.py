@@ -1,0 +1,34 @@
+"""What every method that quantises refuses: models of several stages, integer ones, and those without layers."""
+
+from __future__ import annotations
+
+from edgewright.types import Model, Refusal
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+MARKS = ("quantize", "integer", "qlinear", "nbits")
+
+
+def obstacle(model: Model, method: str, layers: tuple[str, ...] = LAYERS, otherwise: str = "") -> Refusal | None:
+    """Why `method` cannot work on this model; None when it can.
+
+    A torch model is only asked for its stages: what it holds is seen once it is lowered. `otherwise` ends the sentence
+    that none of `layers` is there.
+    """
+    if len(model.stages) != 1:
+        return Refusal(
+            f"it works on models of one stage and this one has {len(model.stages)}; "
+            f"apply {method} before the method that splits the model"
+        )
+    if model.format != "onnx":
+        return None
+    from edgewright import onnxkit
+
+    proto = onnxkit.read(model.graph)
+    found = onnxkit.operators(proto)
+    integer = [name for name in found if any(mark in name.lower() for mark in MARKS)]
+    if integer or onnxkit.holds_integers(proto):
+        seen = ", ".join(integer) or "weights in integers"
+        return Refusal(f"it is quantised already (it has {seen}); give the float model")
+    if not any(name in found for name in layers):
+        return Refusal(f"it has no {' or '.join(layers)} to quantise; {otherwise or f'leave {method} out'}")
+    return None
