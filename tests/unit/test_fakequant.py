@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,15 @@ from torch import nn  # noqa: E402
 
 from edgewright import onnxkit  # noqa: E402
 from edgewright.torchkit.fakequant import QuantizedLayer, Quantizer, fake_quantize  # noqa: E402
-from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, prepare, reestimate, usual_grids  # noqa: E402
+from edgewright.torchkit.fakequant_prepare import (  # noqa: E402
+    calibrate,
+    layers_of,
+    observe,
+    prepare,
+    reestimate,
+    usual_grids,
+)
+from edgewright.torchkit.fakequant_settle import loose, settle  # noqa: E402
 from edgewright.torchkit.fold import fold, pairs  # noqa: E402
 from edgewright_plugins.lower.export import lower_module  # noqa: E402
 from edgewright_plugins.lower.rounding import wobble  # noqa: E402
@@ -58,6 +68,7 @@ def rounding(module: nn.Module, inputs: tuple[torch.Tensor, ...], bits: int, act
     """The module with rounding layers, calibrated on the inputs."""
     prepare(module, usual_grids(layers_of(module, [inputs]), bits, activations))
     calibrate(module, [inputs])
+    observe(module, [inputs])
     return module.eval()
 
 
@@ -146,22 +157,36 @@ def test_folding_keeps_the_codes_up_to_sign() -> None:
         np.testing.assert_array_equal(np.abs(after[path]), np.abs(before[path]))
 
 
+def operators_run(data: bytes, file: Path) -> list[str]:
+    """What onnxruntime runs for a graph."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(file)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(file).graph.node]
+
+
 @pytest.mark.parametrize(("bits", "activations"), [(2, 4), (3, 3), (4, None)])
-def test_the_exported_graph_holds_the_codes_and_gives_the_outputs(bits: int, activations: int | None) -> None:
+def test_the_exported_graph_holds_the_codes_and_gives_the_outputs(
+    tmp_path: Path, bits: int, activations: int | None
+) -> None:
     net, images = net_and_images()
     rounding(net, (images,), bits, activations)
     proto = lower_module(net, {"x": images[:1].numpy()}, ["y"])
     onnx.checker.check_model(proto, full_check=True)
     assert {"FakeQuantize", "Abs", "Transpose"}.isdisjoint(onnxkit.operators(proto))
+    if activations:
+        operators = operators_run(onnxkit.pack(proto), tmp_path / "run.onnx")
+        assert (operators.count("QLinearConv"), operators.count("QGemm")) == (3, 1)
+        assert {"Conv", "Gemm"}.isdisjoint(operators)
     feeds = [{"x": image[None].numpy()} for image in images]
     got = np.concatenate([outputs[0] for outputs in onnxkit.run(onnxkit.pack(proto), feeds)])
-    want = net(images).detach().numpy()
+    folded = settle(copy.deepcopy(net), (images,))
+    want = folded(images).detach().numpy()
     # A value on the edge between two codes may fall on either side; most images hold none.
     errors = np.abs(got - want).max(1) / np.abs(want).max()
     assert np.median(errors) < 1e-5
     assert errors.max() < 0.05
-    folded = copy.deepcopy(net)
-    fold(folded, (images,))
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     held = [np.asarray(array, np.int32) for name, array in stored.items() if "quantized" in name and array.ndim > 1]
     for path, wanted in codes(folded).items():
@@ -179,15 +204,94 @@ def test_weights_of_4_bits_take_4_bits_in_the_file() -> None:
     assert sum(len(t.raw_data) for t in proto.graph.initializer if len(t.dims) == 2) == 64 * 64 * 2.5
 
 
-def test_a_linear_over_tokens_stores_its_weight_turned() -> None:
+def test_a_linear_over_tokens_stores_its_weight_turned_and_is_a_product_of_integers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 3)).eval()
     x = torch.randn(4, 5, 8)
     rounding(net, (x,), 4, 4)
     proto = lower_module(net, {"x": x[:1].numpy()}, ["y"])
     assert "Transpose" not in onnxkit.operators(proto)
+    operators = operators_run(onnxkit.pack(proto), tmp_path / "run.onnx")
+    assert operators.count("QGemm") == 3
+    assert {"MatMul", "Gemm"}.isdisjoint(operators)
     got = next(onnxkit.run(onnxkit.pack(proto), [{"x": x[:1].numpy()}]))[0]
-    np.testing.assert_allclose(got, net(x[:1]).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(got, settle(net, (x,))(x[:1]).detach().numpy(), atol=1e-5)
+
+
+def test_biases_become_whole_numbers_and_loose_convolutions_8_bits_and_a_second_time_changes_nothing() -> None:
+    net, images = net_and_images()
+    rounding(net, (images,), 4, 4)
+    plain = net(images)
+    settle(net, (images,))
+    layers = {path: each for path, each in net.named_modules() if isinstance(each, QuantizedLayer)}
+    for layer in layers.values():
+        units = layer.bias / (layer.inputs.positive() * layer.weights.positive())
+        torch.testing.assert_close(units, units.round(), rtol=2e-7, atol=1e-4)
+    # Two layers round what conv1 gives, two others are added; a linear layer gives floats.
+    assert {path for path, layer in layers.items() if layer.outputs} == {"conv1", "conv2", "conv3"}
+    assert loose(net, (images,)) == []
+    once = net(images)
+    assert 0 < (once - plain).abs().max() < 0.2 * plain.abs().max()
+    assert torch.equal(settle(net, (images,))(images), once)
+
+
+class Ways(nn.Module):
+    """Convolutions whose outputs go different ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled, self.inplace, self.smooth, self.twice, self.last = (nn.Conv2d(4, 4, 1) for _ in range(5))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[n, 4, h, w] to [n, 4, h / 2, w / 2], twice."""
+        x = nn.functional.max_pool2d(torch.relu(self.pooled(x)), 2)
+        x = torch.sigmoid(self.smooth(self.inplace(x).relu_()))
+        y = self.twice(x)
+        return self.last(y), y
+
+
+def test_an_output_is_loose_unless_it_goes_one_way_to_one_rounding() -> None:
+    torch.manual_seed(0)
+    net, x = Ways().eval(), torch.randn(2, 4, 6, 6)
+    rounding(net, (x,), 4, 4)
+    paths = {each: path for path, each in net.named_modules()}
+    assert {paths[layer] for layer in loose(net, (x,))} == {"smooth", "twice", "last"}
+
+
+def test_outputs_that_were_never_observed_stay() -> None:
+    net, images = net_and_images()
+    prepare(net, usual_grids(layers_of(net, [(images,)]), 4, 4))
+    settle(net, (images,))
+    assert len(loose(net, (images,))) == 3
+
+
+def test_layers_whose_inputs_are_floats_give_floats() -> None:
+    net, images = net_and_images()
+    rounding(net, (images,), 4, None)
+    want = net(images)
+    torch.testing.assert_close(settle(net, (images,))(images), want, rtol=1e-4, atol=1e-5)
+
+
+def test_observed_ends_follow_a_folded_norm() -> None:
+    net, images = net_and_images()
+    rounding(net, (images,), 4, 4)
+    fold(net, (images,))
+    given = net.conv1(images)
+    torch.testing.assert_close(net.conv1.least, given.amin((0, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net.conv1.most, given.amax((0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_bias_that_int32_cannot_hold_widens_the_step_of_its_weights() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Conv2d(3, 1, 1)).eval(), torch.randn(4, 2, 5, 5)
+    with torch.no_grad():
+        net[0].weight[1], net[0].bias[1] = 0, 5
+    rounding(net, (x,), 4, 4)
+    before, width = net(x), net.get_submodule("0").weights.scale.detach()[1].clone()
+    layer: Any = settle(net, (x,)).get_submodule("0")
+    assert layer.weights.scale[1] > 1000 * width
+    assert (layer.bias / layer.inputs.positive() / layer.weights.positive()).abs().max() <= 2**30
+    torch.testing.assert_close(net(x), before, rtol=0, atol=0.05 * before.abs().max().item())
 
 
 def test_inputs_below_zero_get_an_offset_and_the_ends_8_bits() -> None:

@@ -239,8 +239,8 @@ class QuantizedLayer(nn.Module):
         self.weights.start(self.weight)
         self.inputs = Quantizer(inputs, batched=True) if inputs else None
         self.outputs: Quantizer | None = None
-        for name in ("least", "most"):
-            self.register_buffer(name, torch.zeros(self.weight.shape[self.axis]))
+        for name, nothing in (("least", torch.inf), ("most", -torch.inf)):
+            self.register_buffer(name, torch.full((self.weight.shape[self.axis],), nothing))
         self.train(layer.training)
 
     def extra_repr(self) -> str:

@@ -16,6 +16,7 @@ from edgewright.types import Array
 from edgewright_plugins.qdq.encoded import bias_scale, integer_bias
 from edgewright_plugins.qdq.layers import attribute
 from edgewright_plugins.qdq.parts import Parts, joined, taken_apart
+from edgewright_plugins.qdq.prepare import inferred, with_gemms
 from edgewright_plugins.qdq.storage import packed, put_codes, where, with_room
 
 DOMAIN = "edgewright"
@@ -58,7 +59,8 @@ def with_integers(proto: onnx.ModelProto) -> onnx.ModelProto:
         # Stands for the codes until the graph has the opset that stores them.
         parts.put(mark.output[0], fixed[mark.input[0]])
     weights |= _turned(parts, weights)
-    return _with_integer_biases(_stored(_bare(joined(parts)), weights))
+    rows = _reshaped_early(with_gemms(inferred(_bare(joined(parts)))))
+    return _with_integer_biases(_stored(rows, weights))
 
 
 def constants_of(proto: onnx.ModelProto, names: Iterable[str]) -> dict[str, Array]:
@@ -131,6 +133,21 @@ def _turned(parts: Parts, weights: Mapping[str, Weight]) -> dict[str, Weight]:
         parts.nodes.remove(node)
         parts.put(node.output[0], np.transpose(parts.value(node.input[0]), order))
     return turned
+
+
+def _reshaped_early(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Each Reshape of a value that was just dequantised in front of the DequantizeLinear, which layers have to see."""
+    parts = taken_apart(proto)
+    producers = parts.producers()
+    for node in list(parts.nodes):
+        before = producers.get(node.input[0]) if node.op_type == "Reshape" else None
+        if before is None or before.op_type != "DequantizeLinear" or before.attribute:
+            continue
+        codes = f"{node.output[0]}_quantized"
+        later = helper.make_node("DequantizeLinear", [codes, *before.input[1:]], list(node.output), f"{codes}_read")
+        node.input[0], node.output[0] = before.input[0], codes
+        parts.nodes.insert(parts.nodes.index(node) + 1, later)
+    return joined(parts)
 
 
 def _stored(proto: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:

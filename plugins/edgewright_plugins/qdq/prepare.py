@@ -29,7 +29,7 @@ def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"quantize needs opset {OLDEST}, this file has {opset} ({'; '.join(remarks)}); "
             "export the model again with opset 17"
         )
-    return _inferred(_with_gemms(_inferred(graph)))
+    return inferred(with_gemms(inferred(graph)))
 
 
 def _own(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -45,7 +45,8 @@ def _own(proto: onnx.ModelProto) -> onnx.ModelProto:
     return graph
 
 
-def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+def inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph itself, with the shapes of its values noted."""
     del proto.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
@@ -67,7 +68,7 @@ class _Linear:
         return (self.add or self.matmul).output[0]
 
 
-def _with_gemms(proto: onnx.ModelProto) -> onnx.ModelProto:
+def with_gemms(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Each MatMul with a constant matrix as a Gemm over rows.
 
     Runtimes merge MatMul and Add into Gemm before they look for int8 layers, and then run the float Gemm:
