@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgewright.errors import ModelError
+from edgewright.torchkit.weights import digest_of
 from edgewright.types import Arrays, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
 from edgewright.userfile import Reference, call_in
 
@@ -71,15 +72,7 @@ def torch_model(net: nn.Module, example: Arrays, *, name: str, source: str, code
 
 def module_digest(net: nn.Module, code: str) -> str:
     """The sha-256 of `code` and of every entry of the state dict."""
-    sha = hashlib.sha256(code.encode())
-    for key, value in net.state_dict().items():
-        sha.update(key.encode())
-        if isinstance(value, Tensor):
-            sha.update(f" {value.dtype} {tuple(value.shape)} ".encode())
-            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            sha.update(repr(value).encode())
-    return sha.hexdigest()
+    return hashlib.sha256(f"{code} {digest_of(net)}".encode()).hexdigest()
 
 
 def _run(net: nn.Module, source: str, tensors: Mapping[str, Tensor], *, by_name: bool) -> Any:
