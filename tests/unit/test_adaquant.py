@@ -244,6 +244,29 @@ def test_fewer_bits_of_activations_reach_the_file(tmp_path: Path) -> None:
     assert constant(proto, "w0").shape == found.values["w0"].shape
 
 
+def test_two_bits_lose_almost_nothing_where_nearest_rounding_loses_a_fifth(tmp_path: Path) -> None:
+    """Digits, 96 unlabelled examples. Over ten draws 98.9 to 99.8 % (deviation 0.3) against 80.6 to 81.1 %."""
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    proto = prepare(onnx.load(digits / "digits.onnx"))
+    with np.load(digits / "digits.npz") as data:
+        x, y, test = data["x_train"], data["y_test"], data["x_test"]
+    drawn = np.random.default_rng(0).permutation(len(x))[:96]
+    feeds = [{"image": x[row][None]} for row in drawn]
+    plan = planned(proto, Params(bits=2, edges=False), feeds)
+    settings = Settings(plan.scheme, iterations=60)
+    fitted = adapt(proto, plan.grids, plan.ranges, feeds, settings, progress=silent, folder=tmp_path)
+
+    def accuracy(graph: onnx.ModelProto) -> float:
+        answers = onnxkit.run(onnxkit.pack(graph), ({"image": each[None]} for each in test))
+        return 100 * float(np.mean([logits[0].argmax() for [logits] in answers] == y))
+
+    rounded, learned = (
+        accuracy(each.written(proto, plan.scheme, plan.ranges)) for each in (nearest(proto, plan.grids), fitted)
+    )
+    assert rounded < 85
+    assert learned > 98.2
+
+
 # ------------------------------------------------------------------ biases
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from edgewright import TOP1, Task, top1
 from edgewright.protocols import NoParams
 from edgewright.registry import Registry
 from edgewright.testing import Rig, open_rig
@@ -23,11 +25,16 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from edgewright import onnxkit  # noqa: E402
+from edgewright.torchkit.data import TaskData  # noqa: E402
 from edgewright.torchkit.fakequant import Quantizer  # noqa: E402
 from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, prepare, usual_grids  # noqa: E402
+from edgewright.torchkit.fit import fit  # noqa: E402
+from edgewright.torchkit.losses import distilled  # noqa: E402
+from edgewright_plugins.lift.check import lift_checked  # noqa: E402
 from edgewright_plugins.lower import LOWER  # noqa: E402
 from edgewright_plugins.lower.export import lower_module, settled  # noqa: E402
 from edgewright_plugins.lsq import LSQ, Params  # noqa: E402
+from edgewright_plugins.lsq.job import settings  # noqa: E402
 
 LONG = Params(bits=3, activations=3, epochs=40, batch=16)
 SCRIPT = """
@@ -119,6 +126,29 @@ def test_one_step_moves_the_steps_of_a_vit_and_it_can_be_exported() -> None:
     )
     want = settled(whole, {"x": images[:1].numpy()})(images[:1]).detach().numpy()
     assert np.abs(got[0] - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_two_bits_are_learned_that_rounding_alone_loses() -> None:
+    """Digits, 4 epochs. Over ten seeds 92.4 to 97.2 % (deviation 1.9), against 56.9 % calibrated and not trained."""
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    with np.load(digits / "digits.npz") as data:
+        train, test = (({"image": data[f"x_{part}"]}, data[f"y_{part}"]) for part in ("train", "test"))
+    task = Task.from_arrays(*test, metric=TOP1, score=top1, training=train)
+    proto = onnx.load(digits / "digits.onnx")
+    teacher, module = (lift_checked(proto, {"image": train[0]["image"][:1]})[0] for _ in range(2))
+    seen = [(torch.from_numpy(train[0]["image"][:128]),)]
+    prepare(module, usual_grids(layers_of(module, seen), 2, 2, edges=2))
+    calibrate(module, seen)
+
+    def accuracy() -> float:
+        with torch.no_grad():
+            return top1({"logits": module.eval()(torch.from_numpy(test[0]["image"])).numpy()}, test[1])
+
+    before = accuracy()
+    params = Params(bits=2, activations=2, epochs=4, batch=32)
+    fit(module, TaskData(task, ("image",), params.batch), settings(params), distilled(teacher))
+    assert before < 60
+    assert accuracy() > 88
 
 
 class Logits(nn.Module):
