@@ -114,7 +114,7 @@ def write_page(results: list[dict[str, Any]], original: dict[str, float], params
         "",
         f"Loss on test: mean {np.mean(losses):.2f} points{spread}, largest {max(losses):.2f} "
         f"(allowed {ALLOWED['loss']}). `agreement`: test images of 100 in which the exported graph of integers, run by "
-        f"onnxruntime, names the class that the trained module does (at least {ALLOWED['agreement']}). "
+        f"onnxruntime, names the class that the settled module does (at least {ALLOWED['agreement']}). "
         f"**{'Held' if held else 'Not held'}.**",
         "",
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; `seconds` are of "
