@@ -27,9 +27,11 @@ from edgewright_plugins.mixed_bits import MIXED_BITS, Params
 from edgewright_plugins.mixed_bits.decide import budget_of, ladder
 from edgewright_plugins.mixed_bits.latency import Race, learn, neighbours, random_mixes
 from edgewright_plugins.mixed_bits.losses import LEAST, Losses
-from edgewright_plugins.mixed_bits.net import FLOAT, Net
-from edgewright_plugins.mixed_bits.prices import bytes_of, prices_of
+from edgewright_plugins.mixed_bits.net import FLOAT, Net, usable_layers
+from edgewright_plugins.mixed_bits.prices import bitops_of, bytes_of, prices_of
 from edgewright_plugins.mixed_bits.start import options_of, start
+from edgewright_plugins.qdq.place import Scheme
+from edgewright_plugins.qdq.prepare import prepare
 
 DEPTH, WIDTH = 6, 24
 TAILED = ("w1", "w4", "head_w")
@@ -291,3 +293,10 @@ def test_without_scipy_it_says_what_to_install(rig: Rig, monkeypatch: pytest.Mon
     refusal = MIXED_BITS.check(model, rig.target)
     assert refusal is not None
     assert "pip install 'edgewright[bits]'" in refusal.reason
+
+
+def test_bit_operations_count_both_factors():
+    layer = next(each for each in usable_layers(prepare(network()), Scheme("static")) if each.name == "fc0")
+    assert layer.macs == WIDTH * WIDTH
+    assert bitops_of(layer, 4, 8) == WIDTH * WIDTH * 4 * 8
+    assert bitops_of(layer, FLOAT, 8) == WIDTH * WIDTH * 32 * 32
