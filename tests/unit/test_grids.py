@@ -103,3 +103,10 @@ def test_scaled_keeps_the_codes_of_scaled_values():
 def test_a_grid_that_means_nothing_is_refused(settings: dict[str, object], said: str):
     with pytest.raises(RecipeError, match=said):
         Grid(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_symmetric_grid_is_narrow_so_that_a_sign_may_change_beyond_its_range_too(bits: int) -> None:
+    encoding = encode_range(Grid(bits, per="tensor"), -1.0, 1.0)
+    beyond = np.linspace(-3, 3, 101, dtype=np.float32)
+    assert np.array_equal(encoding.codes(-beyond), -encoding.codes(beyond))

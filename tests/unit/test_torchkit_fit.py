@@ -331,3 +331,15 @@ def test_a_teacher_helps(teacher, labels):
     fit(alone, noisy, THOROUGH, supervised())
     fit(taught, data, THOROUGH, distilled(teacher))
     assert accuracy(taught) > accuracy(alone) + 0.2
+
+
+def test_each_step_draws_anew():
+    net, drawn = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)), []
+
+    def objective(module, batch):
+        drawn.append(tuple(torch.rand(3).tolist()))
+        return supervised()(module, batch)
+
+    x = np.random.default_rng(0).standard_normal((80, 2)).astype(np.float32)
+    fit(net, data_of(x, (x[:, 0] > 0).astype(np.int64)), Training(epochs=2, batch=16), objective)
+    assert len(set(drawn)) == len(drawn) > 3
