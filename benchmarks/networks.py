@@ -1,4 +1,4 @@
-"""The three reference networks for CIFAR-10 (inputs [n, 3, 32, 32], 10 classes), with the weights trained here.
+"""The reference networks for CIFAR-10 (inputs [n, 3, 32, 32], 10 classes), with the weights trained here.
 
     engine deploy benchmarks/networks.py:resnet20 --target cpu --task examples/cifar10.py:resnet
 
@@ -25,6 +25,16 @@ def resnet20() -> nn.Module:
 def vit() -> nn.Module:
     """A ViT of 64 tokens, width 96, 6 blocks of 3 heads, with a convolutional stem: 0.74 M weights."""
     return trained("vit")
+
+
+def vit12() -> nn.Module:
+    """The ViT with 12 blocks: 1.39 M weights."""
+    return trained("vit12")
+
+
+def resnet18() -> nn.Module:
+    """ResNet-18 as for CIFAR (four stages of two blocks) at 24, 48, 96 and 192 channels: 1.57 M weights."""
+    return trained("resnet18")
 
 
 def vgg11() -> nn.Module:
@@ -66,14 +76,28 @@ class _Residual(nn.Module):
         return torch.relu(x + y)
 
 
-def _resnet20() -> nn.Module:
+def _resnet(widths: tuple[int, ...], depth: int) -> nn.Module:
+    """`depth` blocks at each width; every width after the first halves the image."""
     blocks: list[nn.Module] = []
-    narrow = 16
-    for wide, stride in ((16, 1), (32, 2), (64, 2)):
-        blocks += [_Residual(narrow, wide, stride), _Residual(wide, wide, 1), _Residual(wide, wide, 1)]
+    narrow = widths[0]
+    for wide in widths:
+        blocks.append(_Residual(narrow, wide, 1 if wide == widths[0] else 2))
+        blocks += [_Residual(wide, wide, 1) for _ in range(depth - 1)]
         narrow = wide
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    stem = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(narrow, 10))
+
+
+def _resnet20() -> nn.Module:
+    return _resnet((16, 32, 64), 3)
+
+
+def _resnet18() -> nn.Module:
+    return _resnet((24, 48, 96, 192), 2)
+
+
+def _vit12() -> nn.Module:
+    return _ViT(depth=12)
 
 
 def _vgg11() -> nn.Module:
@@ -134,4 +158,10 @@ class _ViT(nn.Module):
         return self.head(self.norm(tokens).mean(1))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet20": _resnet20, "vit": _ViT, "vgg11": _vgg11}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet20": _resnet20,
+    "vit": _ViT,
+    "vgg11": _vgg11,
+    "vit12": _vit12,
+    "resnet18": _resnet18,
+}

@@ -22,7 +22,7 @@ from edgewright.protocol import VERSION, decode, encode, read_array, result_of, 
 from edgewright.protocols import Link, OperatorTime, Process
 from edgewright.types import Arrays, Device
 
-CORE_FILES = ("errors.py", "types.py", "protocols.py", "bundle.py", "protocol.py")
+CORE_FILES = ("errors.py", "types.py", "gates.py", "protocols.py", "bundle.py", "protocol.py")
 """What crosses of the core: the device set, and the protocols that third parties import to be typed."""
 
 ANSWER_S = 600.0

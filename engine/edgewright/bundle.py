@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, cast
@@ -26,6 +26,8 @@ from typing import Any, NoReturn, cast
 from edgewright.errors import BundleError, OutputError
 from edgewright.types import (
     Artifact,
+    Gate,
+    Goal,
     GraphFile,
     Placement,
     Plan,
@@ -166,27 +168,46 @@ def _manifest(contents: Contents, files: Mapping[str, str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": contents.name,
         "signature": plain(contents.signature),
-        "variants": [
-            {
-                "name": variant.name,
-                "stages": [
-                    {
-                        "name": stage.name,
-                        "digest": stage.graph.digest,
-                        "inputs": list(stage.inputs),
-                        "outputs": list(stage.outputs),
-                        "carry": list(stage.carry),
-                    }
-                    for stage in variant.stages
-                ],
-            }
-            for variant in contents.variants
-        ],
+        "variants": [variant_entry(variant) for variant in contents.variants],
         "artifacts": [{**plain(artifact), "path": _place(artifact)} for artifact in contents.artifacts],
         "plan": plain(contents.plan)["placements"],
         "files": dict(files),
         **{key: plain(value) for key, value in contents.extra.items()},
     }
+
+
+def variant_entry(variant: Variant) -> dict[str, Any]:
+    """A variant in its JSON form; its graphs are known by digest and format."""
+    stages = [
+        {
+            "name": stage.name,
+            "digest": stage.graph.digest,
+            "format": stage.graph.format,
+            "inputs": list(stage.inputs),
+            "outputs": list(stage.outputs),
+            "carry": list(stage.carry),
+            "gate": plain(stage.gate),
+            "free_rows": stage.free_rows,
+            "exits": stage.exits,
+        }
+        for stage in variant.stages
+    ]
+    return {"name": variant.name, "goal": plain(variant.goal), "stages": stages}
+
+
+def parse_variant(entry: Mapping[str, Any], path_of: Callable[[str, Mapping[str, Any]], Path]) -> Variant:
+    """A variant from its JSON form; `path_of` (variant's name, stage's entry) tells where a stage's file lies."""
+    name = str(entry["name"])
+    stages = tuple(_stage(stage, path_of(name, stage)) for stage in entry["stages"])
+    return Variant(name, stages, Goal(**entry["goal"]) if entry.get("goal") else None)
+
+
+def _stage(entry: Mapping[str, Any], path: Path) -> Stage:
+    graph = GraphFile(path, str(entry["digest"]), str(entry.get("format", "onnx")))
+    names = {key: tuple(str(n) for n in entry[key]) for key in ("inputs", "outputs", "carry")}
+    gate = Gate(**entry["gate"]) if entry.get("gate") else None
+    free, exits = bool(entry.get("free_rows")), str(entry.get("exits", ""))
+    return Stage(str(entry["name"]), graph, **names, gate=gate, free_rows=free, exits=exits)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -347,13 +368,15 @@ def _inside(path: Path, place: str) -> Path:
 def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     listed = cast("Mapping[str, str]", manifest["files"])
     artifacts = tuple(_artifact(path, entry, listed) for entry in manifest["artifacts"])
+    files = {(artifact.variant, artifact.stage): artifact.path for artifact in artifacts}
+    entries: Sequence[Mapping[str, Any]] = manifest["variants"]
     known = {"schema", "name", "digest", "signature", "variants", "artifacts", "plan", "files"}
     return Bundle(
         path=path,
         name=str(manifest["name"]),
         digest=str(manifest["digest"]),
         signature=parse_signature(manifest["signature"]),
-        variants=tuple(_variant(entry, artifacts) for entry in manifest["variants"]),
+        variants=tuple(parse_variant(entry, lambda name, stage: files[name, stage["name"]]) for entry in entries),
         artifacts=artifacts,
         plan=Plan(tuple(Placement(**entry) for entry in manifest["plan"])),
         extra={key: value for key, value in manifest.items() if key not in known},
@@ -366,17 +389,6 @@ def _artifact(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -
         raise BundleError(f"{path / MANIFEST} names the artifact {place!r} without its digest")
     fields: dict[str, Any] = {**entry, "path": _inside(path, place)}
     return Artifact(**fields)
-
-
-def _variant(entry: Mapping[str, Any], artifacts: Sequence[Artifact]) -> Variant:
-    files = {(artifact.variant, artifact.stage): artifact for artifact in artifacts}
-    stages: list[Stage] = []
-    for stage in entry["stages"]:
-        file = files[entry["name"], stage["name"]]
-        graph = GraphFile(file.path, str(stage["digest"]), file.format)
-        names = {key: tuple(str(n) for n in stage[key]) for key in ("inputs", "outputs", "carry")}
-        stages.append(Stage(str(stage["name"]), graph, **names))
-    return Variant(str(entry["name"]), tuple(stages))
 
 
 def parse_signature(entry: Mapping[str, Any]) -> Signature:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.arrays import npz_bytes, read_npz
-from edgewright.bundle import file_digest, parse_signature, plain
+from edgewright.bundle import file_digest, parse_signature, parse_variant, plain, variant_entry
 from edgewright.errors import InputError, OutputError
-from edgewright.types import Arrays, GraphFile, Json, Model, Stage, Step, Variant
+from edgewright.types import Arrays, GraphFile, Json, Model, Step
 
 
 def _step(entry: Mapping[str, Any]) -> Step:
@@ -59,22 +59,7 @@ class Store:
             "source": model.source,
             "signature": plain(model.signature),
             "history": [plain(step) for step in model.history],
-            "variants": [
-                {
-                    "name": variant.name,
-                    "stages": [
-                        {
-                            "name": stage.name,
-                            "graph": {"digest": stage.graph.digest, "format": stage.graph.format},
-                            "inputs": stage.inputs,
-                            "outputs": stage.outputs,
-                            "carry": stage.carry,
-                        }
-                        for stage in variant.stages
-                    ],
-                }
-                for variant in model.variants
-            ],
+            "variants": [variant_entry(variant) for variant in model.variants],
         }
         self._write(self.root / "steps" / f"{key}.json", json.dumps(plain(entry)).encode())
 
@@ -83,10 +68,7 @@ class Store:
         entry = self._read(self.root / "steps" / f"{key}.json")
         if entry is None:
             return None
-        variants = tuple(
-            Variant(variant["name"], tuple(self._stage(stage) for stage in variant["stages"]))
-            for variant in entry["variants"]
-        )
+        variants = tuple(parse_variant(variant, self._place) for variant in entry["variants"])
         graphs = [stage.graph for variant in variants for stage in variant.stages]
         if not all(isinstance(g, GraphFile) and self._intact(g) for g in graphs):
             return None
@@ -178,11 +160,8 @@ class Store:
         except (OSError, ValueError):
             return None
 
-    def _stage(self, entry: Any) -> Stage:
-        digest, form = entry["graph"]["digest"], entry["graph"]["format"]
-        graph = GraphFile(self.root / "graphs" / f"{digest}.{form}", digest, form)
-        names = {key: tuple(entry[key]) for key in ("inputs", "outputs", "carry")}
-        return Stage(entry["name"], graph, **names)
+    def _place(self, variant: str, stage: Mapping[str, Any]) -> Path:
+        return self.root / "graphs" / f"{stage['digest']}.{stage['format']}"
 
     def _intact(self, graph: GraphFile) -> bool:
         return graph.path.is_file() and file_digest(graph.path) == graph.digest

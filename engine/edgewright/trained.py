@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edgewright.protocols import GraphStore
 from edgewright.store import key_of
-from edgewright.types import Graph, GraphFile, Model, Stage, TorchGraph, Variant
+from edgewright.types import Graph, GraphFile, Model, Stage, TorchGraph
 
 WEIGHTS = "weights"
 """The format of such a file."""
@@ -65,7 +65,7 @@ def revived(shelf: Model, rewritten: Model, key: str) -> Model:
 
 def _with_graphs(model: Model, graph_of: Callable[[Stage], Graph]) -> Model:
     variants = (
-        Variant(variant.name, tuple(replace(stage, graph=graph_of(stage)) for stage in variant.stages))
+        replace(variant, stages=tuple(replace(stage, graph=graph_of(stage)) for stage in variant.stages))
         for variant in model.variants
     )
     return replace(model, variants=tuple(variants))

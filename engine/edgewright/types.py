@@ -103,11 +103,38 @@ Graph = Union[GraphFile, TorchGraph]
 
 
 @dataclass(frozen=True)
+class Gate:
+    """Which rows of a stage may leave: those whose score is at least the threshold; NaN goes on.
+
+    `score` names the last output of the stage's graph, float32 [rows]; `rule` says what it is (`max-probability`,
+    `entropy`, which is negated, or `patience`, which is counted in the graph). Without a threshold nothing leaves.
+    """
+
+    score: str
+    rule: str
+    threshold: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What thresholds are fitted to, against running every row to the end.
+
+    At most `drop` of the metric's full scale is lost, or at most `cost` of the mean latency is spent; both are
+    shares, and one of them is None.
+    """
+
+    drop: Optional[float] = None
+    cost: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """A static graph, one piece of a model.
 
     It takes its `inputs` (of the model's), then the `carry` of the stage before it, and returns the
-    model's `outputs` if inference ends here, then its own `carry` for the next stage.
+    model's `outputs` if inference ends here, then its own `carry` for the next stage, then the score of its gate.
+    `free_rows` says that axis 0 of everything takes any size, so that only the rows that go on need be computed.
+    A graph that decides inside (nested `If`s) returns last, as `exits`, the number of the exit of each row, int64.
     """
 
     name: str
@@ -115,14 +142,51 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     carry: tuple[str, ...] = ()
+    gate: Optional[Gate] = None
+    free_rows: bool = False
+    exits: str = ""
+
+    @property
+    def returns(self) -> tuple[str, ...]:
+        """The names of what its graph returns, in order."""
+        last = (self.gate.score,) if self.gate else (self.exits,) if self.exits else ()
+        return (*self.outputs, *self.carry, *last)
+
+    @property
+    def digest(self) -> str:
+        """What it computes, and when it lets a row leave."""
+        return self.graph.digest if self.gate is None else f"{self.graph.digest}@{self.gate.threshold!r}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a model: stages in order. Most models have one variant with one stage."""
+    """One way to run a model: stages in order. Most models have one variant with one stage.
+
+    `goal` is what the thresholds of its gates are fitted to.
+    """
 
     name: str
     stages: tuple[Stage, ...]
+    goal: Optional[Goal] = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether rows may take different ways, so that inputs differ in what they cost."""
+        return any(stage.gate is not None or stage.exits for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage takes in the running chain, in ms: from the end of the one before to its own end.
+
+    `high_ms` is what all but one in a thousand of `n` runs stayed below, leaving out runs that the system interrupted.
+    """
+
+    stage: str
+    median_ms: float
+    mean_ms: float
+    high_ms: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +228,7 @@ class Model:
     @property
     def digest(self) -> str:
         """What the graphs are, whatever the model is called."""
-        return "+".join(stage.graph.digest for stage in self.stages)
+        return "+".join(stage.digest for stage in self.stages)
 
     @property
     def graph(self) -> Graph:
@@ -382,6 +446,52 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """One way out of a model with gates, as rows really took it.
+
+    Of `n` rows the `share` left here; `metric` is the task's, of these rows alone; `everyone` is the metric if every
+    row left here. `cost_ms` is the mean time from the start to this exit in the running chain, `high_ms` what 999 of
+    1000 stayed below.
+    """
+
+    stage: str
+    threshold: Optional[float]
+    share: float
+    n: int
+    metric: Optional[float]
+    everyone: Optional[float]
+    cost_ms: Optional[float]
+    high_ms: Optional[float]
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """A choice of thresholds, what it costs on average (ms, from the calibrated stages) and the metric it reaches."""
+
+    thresholds: tuple[Optional[float], ...]
+    cost_ms: float
+    metric: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Exits:
+    """How a model with gates was used: its ways out, the choices there were, and which examples left first and last.
+
+    `metric` and `cost` say what the numbers are (`top-1 %`), `split` where exits were counted; `tradeoffs` were found
+    on the splits that thresholds are fitted on. `early` and `late` are example ids of `split`.
+    """
+
+    split: str
+    metric: str
+    exits: tuple[Exit, ...]
+    tradeoffs: tuple[Tradeoff, ...]
+    early: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """Original and candidate side by side, and everything that was skipped or left out, with reasons."""
 
@@ -396,6 +506,7 @@ class Report:
     settings: Mapping[str, Any]
     bundle: str = ""
     notes: tuple[str, ...] = ()
+    exits: Optional[Exits] = None
 
 
 # ------------------------------------------------------------------ plugins
