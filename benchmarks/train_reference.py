@@ -30,7 +30,7 @@ RECIPES = {
     "resnet20": Training(**{**asdict(SGD), "epochs": 45}),
     "vit": Training(epochs=60, rate=1.5e-3, weight_decay=0.05, ema=0.998, warm_up=0.08),
     "vgg11": Training(**{**asdict(SGD), "epochs": 30}),
-    "vit12": Training(epochs=100, rate=1e-3, weight_decay=0.1, ema=0.998, warm_up=0.08),
+    "vit12": Training(epochs=60, batch=256, rate=2e-3, weight_decay=0.1, ema=0.998, warm_up=0.08),
     "resnet18": Training(**{**asdict(SGD), "epochs": 60}),
 }
 SMOOTHING = {"resnet20": 0.0, "vit": 0.1, "vgg11": 0.0, "vit12": 0.1, "resnet18": 0.0}
