@@ -1,29 +1,22 @@
-"""The host's side of the agent: packs it, starts it over a link, and asks it to open, run and time bundles."""
+"""The host's side of the agent: starts it over a link, and asks it to open, run and time bundles."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
-import os
 import queue
 import tempfile
 import threading
-import zipfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgewright.agentfile import build_agent
 from edgewright.bundle import open_bundle
 from edgewright.errors import DeviceError
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
-from edgewright.types import Arrays, Device
-
-CORE_FILES = ("errors.py", "types.py", "gates.py", "protocols.py", "bundle.py", "protocol.py")
-"""What crosses of the core: the device set, and the protocols that third parties import to be typed."""
+from edgewright.types import Array, Arrays, Device, StageCost
 
 ANSWER_S = 600.0
 """How long a device may take to answer; the slowest thing asked of it is to load a large model."""
@@ -46,50 +39,26 @@ class Opened:
     conditions: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-# ------------------------------------------------------------------ packing
+@dataclass(frozen=True)
+class Timed:
+    """Runs that were timed on the device, in nanoseconds.
+
+    Of a bundle whose runs end at different places, `depths` is the last stage that ran (the latest exit where the
+    graph decides inside) and `stages_ns` what each stage took, per run; else both are empty.
+    """
+
+    ns: list[int]
+    depths: list[int]
+    stages_ns: list[list[int]]
 
 
-def build_agent(folder: Path) -> Path:
-    """The agent as one zip application in `folder`, named by its content; the same code is packed once."""
-    sources = {"__main__.py": b"from edgewright_runtime.agent import main\n\nraise SystemExit(main())\n"}
-    sources["edgewright/__init__.py"] = b'"""The part of the core that runs on devices."""\n'
-    core = _package("edgewright")
-    sources.update({f"edgewright/{name}": (core / name).read_bytes() for name in CORE_FILES})
-    for path in sorted(_package("edgewright_runtime").glob("*.py")):
-        if path.name != "plugin.py":
-            sources[f"edgewright_runtime/{path.name}"] = path.read_bytes()
-    sha = hashlib.sha256()
-    for name in sorted(sources):
-        sha.update(f"{name}\0{len(sources[name])}\0".encode() + sources[name])
-    goal = folder / f"agent-{sha.hexdigest()[:16]}.pyz"
-    if not goal.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{goal.name}.{os.getpid()}"
-        partial.write_bytes(_zipped(sources))
-        os.replace(partial, goal)
-    return goal
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What examples were answered: outputs stacked by name, exits int64 [examples], milliseconds of each run."""
 
-
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise DeviceError(f"the package {name} is not installed, so no agent can be packed; reinstall edgewright")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _zipped(sources: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(sources):
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), sources[name])
-    return buffer.getvalue()
-
-
-def _threads(bundle: Path, threads: int | None) -> int:
-    """How many threads the bundle will run with."""
-    if threads is not None:
-        return threads
-    return max(int(p.options.get("threads", 1)) for p in open_bundle(bundle, verify=False).plan.placements)
+    outputs: Arrays
+    exits: Array
+    spent_ms: tuple[float, ...]
 
 
 # ------------------------------------------------------------------ talking
@@ -195,15 +164,55 @@ class Agent:
 
         Raises: InputError when the inputs are not what the model takes.
         """
+        return self.infer_all(opened, inputs, batch=batch, timeout=timeout).outputs
+
+    def infer_exits(self, opened: Opened, inputs: Arrays, **how: Any) -> tuple[Arrays, Array]:
+        """The outputs and the stage at which each example left, int64 [examples]; `how` as `infer_all` takes it."""
+        found = self.infer_all(opened, inputs, **how)
+        return found.outputs, found.exits
+
+    def infer_all(
+        self,
+        opened: Opened,
+        inputs: Arrays,
+        *,
+        batch: int = 1,
+        deadline_ms: float | None = None,
+        through: int | None = None,
+        timeout: float = 6 * ANSWER_S,
+    ) -> Inferred:
+        """As `infer`, with exits and the time of each run.
+
+        Args:
+            opened: The bundle.
+            inputs: By name, axis 0 counting examples.
+            batch: Examples per run where the graph is free.
+            deadline_ms: Of each run: a stage after the first starts only if it would end in time.
+            through: Nothing beyond this stage runs.
+            timeout: Seconds to wait for the answer.
+
+        Raises: InputError when the inputs are not what the model takes, or it cannot stop before its end.
+        """
         found = self.ask(
             "infer",
             timeout=timeout,
             handle=opened.handle,
             inputs=self._send(inputs),
             batch=batch,
-            folder=str(self._link.root / "arrays"),
+            folder=self._folder,
+            deadline_ms=deadline_ms,
+            through=through,
         )
-        return {name: self._receive(place) for name, place in found["outputs"].items()}
+        return Inferred(self._fetched(found["outputs"]), self._receive(found["exits"]), tuple(found["spent_ms"]))
+
+    def explore(self, opened: Opened, inputs: Arrays, *, batch: int = 1, timeout: float = 6 * ANSWER_S) -> list[Arrays]:
+        """What every stage answers to every example when none leaves: outputs by name, scores by their gate's name.
+
+        Raises: InputError when the inputs are not what the model takes.
+        """
+        fields = {"inputs": self._send(inputs), "batch": batch, "folder": self._folder}
+        found = self.ask("explore", timeout=timeout, handle=opened.handle, **fields)
+        return [self._fetched(stage) for stage in found["stages"]]
 
     def warm(
         self, opened: Opened, *, rules: Mapping[str, float] | None = None, inputs: Arrays | None = None
@@ -223,10 +232,35 @@ class Agent:
         least_ns: int,
         settle_ns: int = 0,
         inputs: Arrays | None = None,
-    ) -> list[int]:
-        """The nanoseconds of each run of one block, timed on the device; on the bundle's example by default."""
-        limits = {"least_runs": least_runs, "least_ns": least_ns, "settle_ns": settle_ns}
-        return self.ask("time", handle=opened.handle, inputs=self._send(inputs or {}), **limits)["ns"]
+        deadline_ms: float | None = None,
+        through: Sequence[int] = (),
+    ) -> Timed:
+        """The runs of one block, timed on the device.
+
+        Args:
+            opened: The bundle.
+            least_runs: As many runs at least.
+            least_ns: For so long at least.
+            settle_ns: Runs before, that are not reported.
+            inputs: Of every run. By default the bundle's example; where runs end at different places the stream that
+                it carries, from where the block before it stopped.
+            deadline_ms: Of each run.
+            through: The last stage to run, one per run and then from the start again.
+        """
+        block = {"least_runs": least_runs, "least_ns": least_ns, "settle_ns": settle_ns}
+        limits: dict[str, Any] = {"deadline_ms": deadline_ms, "through": list(through)}
+        found = self.ask("time", handle=opened.handle, inputs=self._send(inputs or {}), **block, **limits)
+        return Timed(found["ns"], found["depths"], found["stages_ns"])
+
+    def calibrate(self, opened: Opened, *, seconds: float) -> tuple[StageCost, ...]:
+        """What each stage takes on the inputs that the bundle carries, in runs that end at depths drawn at random."""
+        found = self.ask("calibrate", handle=opened.handle, seconds=seconds)
+        return tuple(StageCost(**stage) for stage in found["stages"])
+
+    def spin(self, opened: Opened, *, ms: float, runs: int) -> list[float]:
+        """Milliseconds of loops beside the bundle that look at the clock for `ms`: how late the machine makes work."""
+        found = self.ask("spin", handle=opened.handle, ns=ms * 1e6, runs=runs)
+        return [ns / 1e6 for ns in found["ns"]]
 
     def profile(self, opened: Opened, *, runs: int = 20, inputs: Arrays | None = None) -> list[OperatorTime]:
         """Mean time per executed node. Raises: InputError for a model of several stages."""
@@ -302,8 +336,23 @@ class Agent:
             places[name] = self._sent[file]
         return places
 
+    @property
+    def _folder(self) -> str:
+        """Where arrays lie on the device."""
+        return str(self._link.root / "arrays")
+
+    def _fetched(self, places: Mapping[str, str]) -> Arrays:
+        return {name: self._receive(place) for name, place in places.items()}
+
     def _receive(self, place: str) -> Any:
         local = self._arrays / Path(place).name
         if not local.exists():
             self._link.get(place, local)
         return read_array(local)
+
+
+def _threads(bundle: Path, threads: int | None) -> int:
+    """How many threads the bundle will run with."""
+    if threads is not None:
+        return threads
+    return max(int(p.options.get("threads", 1)) for p in open_bundle(bundle, verify=False).plan.placements)

@@ -4,6 +4,7 @@
     artifacts/*            the graphs
     example/inputs.npz     a synthetic input and
     example/outputs.npz    what the bundle answered to it when it was made
+    example/stream.npz     inputs for many runs, where what a run costs depends on them
     measurements.json      raw measurements
     report.md              the table people read
 
@@ -67,6 +68,12 @@ class Bundle:
     def example_outputs(self) -> Path:
         """Where the answer to it lies."""
         return self.path / "example" / "outputs.npz"
+
+    @property
+    def example_stream(self) -> Path | None:
+        """Where inputs for many runs lie, stacked on axis 0; None when there are none."""
+        place = self.path / "example" / "stream.npz"
+        return place if place.is_file() else None
 
     @property
     def size(self) -> int:

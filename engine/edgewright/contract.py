@@ -62,6 +62,11 @@ def parse_bounds(given: Mapping[str, Any]) -> Bounds:
     return Bounds(**values, written=frozenset(n for n in given if str(given[n]) != "off"))
 
 
+def parse_time(flag: str, text: str) -> float:
+    """Milliseconds from `12ms` or `0.5s`. Raises: RecipeError with the flag and an example that works."""
+    return _read_quantity(flag, text, _TIMES, "12ms")
+
+
 def _read_drop(text: str) -> dict[str, Any]:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%(rel)?", text)
     if not match or float(match[1]) > 100:

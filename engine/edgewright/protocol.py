@@ -23,7 +23,21 @@ from edgewright.types import Array
 VERSION = 1
 """Both sides must speak the same version; `hello` finds out."""
 
-OPERATIONS = ("hello", "device", "open", "infer", "warm", "time", "profile", "memory", "close", "bye")
+OPERATIONS = (
+    "hello",
+    "device",
+    "open",
+    "infer",
+    "explore",
+    "calibrate",
+    "warm",
+    "time",
+    "spin",
+    "profile",
+    "memory",
+    "close",
+    "bye",
+)
 
 _KINDS = {
     kind.__name__: kind

@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from edgewright.errors import InputError
-from edgewright.types import Arrays
+from edgewright.types import Array, Arrays
 
 if TYPE_CHECKING:
     from edgewright_runtime.loaded import Loaded
 
 
-def infer(loaded: Loaded, arrays: Arrays, *, batch: int = 1) -> dict[str, Any]:
-    """The outputs of every example, stacked on axis 0; recurrent states are left out.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What examples were answered, stacked: outputs by name, exits int64 [examples], milliseconds of each run."""
+
+    outputs: Arrays
+    exits: Array
+    spent_ms: tuple[float, ...]
+
+
+def infer(
+    loaded: Loaded,
+    arrays: Arrays,
+    *,
+    batch: int = 1,
+    deadline_ms: Optional[float] = None,
+    through: Optional[int] = None,
+) -> Answers:
+    """The answer to every example, stacked on axis 0; recurrent states are left out.
 
     Args:
         loaded: The bundle; its recurrent state is reset before each block.
         arrays: Inputs by name, axis 0 being the example.
         batch: Examples per run where the graph leaves it open; a fixed batch of the graph is kept, and
             the last block is filled up with copies of its last example, whose outputs are dropped.
+        deadline_ms: Of each run.
+        through: Nothing beyond this stage runs.
 
     Raises: InputError when arrays differ in length, or an output has no row per example.
     """
-    rows = _rows(arrays)
+    parts: list[dict[str, Any]] = []
+    exits: list[int] = []
+    spent: list[float] = []
+    for block in _blocks(loaded, arrays, batch):
+        loaded.reset()
+        result = loaded.run(block.feeds, deadline_ms=deadline_ms, through=through)
+        parts.append(block.kept({name: result.outputs[name] for name in _answers(loaded)}))
+        exits += result.exits[: block.examples]
+        spent.append(result.spent_ms)
+    return Answers(_stacked(parts), np.array(exits, np.int64), tuple(spent))
+
+
+def explore(loaded: Loaded, arrays: Arrays, *, batch: int = 1) -> list[dict[str, Any]]:
+    """What every stage answers to every example when none leaves: outputs and score by name, stacked on axis 0.
+
+    Raises: InputError as `infer` does.
+    """
+    parts: list[list[dict[str, Any]]] = []
+    for block in _blocks(loaded, arrays, batch):
+        loaded.reset()
+        parts.append([block.kept(found) for found in loaded.explore(block.feeds)])
+    return [_stacked(stage) for stage in zip(*parts)]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What one run is fed, how many rows that is, and how many of them are examples and no filling."""
+
+    feeds: Arrays
+    rows: int
+    examples: int
+
+    def kept(self, outputs: Arrays) -> dict[str, Any]:
+        """The outputs' rows of the examples. Raises: InputError."""
+        return {name: _per_example(name, output, self.rows)[: self.examples] for name, output in outputs.items()}
+
+
+def _blocks(loaded: Loaded, arrays: Arrays, batch: int) -> Iterator[Block]:
+    total = _rows(arrays)
     fixed = _fixed_batch(loaded)
     size = fixed or batch
-    parts: dict[str, list[Any]] = {name: [] for name in _answers(loaded)}
-    for start in range(0, rows, size):
-        kept = min(size, rows - start)
-        loaded.reset()
-        fed = fixed or kept
-        block = {name: _filled(array[start : start + kept], fed) for name, array in arrays.items()}
-        outputs = loaded.run(block).outputs
-        for name, part in parts.items():
-            part.append(_per_example(name, outputs[name], fed)[:kept])
-    return {name: _joined(name, part) for name, part in parts.items()}
+    for start in range(0, total, size):
+        examples = min(size, total - start)
+        rows = fixed or examples
+        feeds = {name: _filled(array[start : start + examples], rows) for name, array in arrays.items()}
+        yield Block(feeds, rows, examples)
 
 
 def _rows(arrays: Arrays) -> int:
@@ -71,6 +124,10 @@ def _per_example(name: str, output: Any, rows: int) -> Any:
     if rows == 1:
         return output[None]
     raise InputError(f"the output {name} has shape {list(output.shape)} for {rows} examples; use a batch of 1")
+
+
+def _stacked(parts: Sequence[Arrays]) -> dict[str, Any]:
+    return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
 
 
 def _joined(name: str, parts: list[Any]) -> Any:

@@ -19,15 +19,35 @@ class WarmUp:
     window: int = 10
 
 
-def warm_up(run: Callable[[], object], rules: WarmUp) -> tuple[list[int], bool]:
+def stopwatch(run: Callable[[], object]) -> Callable[[], int]:
+    """A function that runs `run` once and returns the nanoseconds it took."""
+
+    def once() -> int:
+        start = perf_counter_ns()
+        run()
+        return perf_counter_ns() - start
+
+    return once
+
+
+def spin(ns: float) -> int:
+    """Look at the clock for so long; the nanoseconds it really took, of which the rest is the machine's doing."""
+    start = perf_counter_ns()
+    while perf_counter_ns() - start < ns:
+        pass
+    return perf_counter_ns() - start
+
+
+def warm_up(once: Callable[[], int], rules: WarmUp) -> tuple[list[int], bool]:
     """The nanoseconds of each warm-up run, and whether the median of the last `window` runs settled.
 
-    Settled: it differs from the median of the window before it by less than `tolerance`.
+    `once` makes a run and returns its nanoseconds. Settled: that median differs from the one of the window before
+    by less than `tolerance`.
     """
     taken: list[int] = []
     start = perf_counter_ns()
     while True:
-        taken.append(_timed(run))
+        taken.append(once())
         spent = perf_counter_ns() - start
         if spent < rules.least_ns or len(taken) < rules.least_runs:
             continue
@@ -37,26 +57,20 @@ def warm_up(run: Callable[[], object], rules: WarmUp) -> tuple[list[int], bool]:
             return taken, False
 
 
-def time_block(run: Callable[[], object], *, least_runs: int, least_ns: int, settle_ns: int = 0) -> list[int]:
-    """The nanoseconds of each run; both `least_runs` and `least_ns` are reached.
-
-    Runs for `settle_ns` before that (one at least, when it is not 0) bring back caches and clocks after
-    another process had its turn; they are not reported.
-    """
+def settle(once: Callable[[], int], ns: int) -> None:
+    """Run for so long, one run at least unless it is 0: caches and clocks come back after another process's turn."""
     start = perf_counter_ns()
-    while perf_counter_ns() - start < settle_ns:
-        run()
+    while perf_counter_ns() - start < ns:
+        once()
+
+
+def time_block(once: Callable[[], int], *, least_runs: int, least_ns: int) -> list[int]:
+    """The nanoseconds of each run, as `once` returns them; both `least_runs` and `least_ns` are reached."""
     taken: list[int] = []
     start = perf_counter_ns()
     while len(taken) < least_runs or perf_counter_ns() - start < least_ns:
-        taken.append(_timed(run))
+        taken.append(once())
     return taken
-
-
-def _timed(run: Callable[[], object]) -> int:
-    start = perf_counter_ns()
-    run()
-    return perf_counter_ns() - start
 
 
 def _settled(taken: list[int], rules: WarmUp) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from edgewright.errors import EdgewrightError, InputError, PluginError
 from edgewright.protocol import answer, decode, encode, failure, read_array, write_array
@@ -16,6 +17,9 @@ from edgewright.types import Arrays
 from edgewright_runtime.channel import private_streams, send
 from edgewright_runtime.device import conditions, find_device
 from edgewright_runtime.process import die_with_parent, peak_bytes, resident_bytes, share_cpus
+
+if TYPE_CHECKING:
+    from edgewright_runtime.runs import Runs
 
 
 def main(parent: int) -> int:
@@ -43,14 +47,18 @@ class Worker:
     def __init__(self) -> None:
         """Nothing is loaded yet."""
         self._loaded: Any = None
-        self._feeds: Arrays = {}
+        self._example: Arrays = {}
+        self._stream: Iterator[Arrays] = repeat({})
         self._baseline: Optional[int] = None
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "device": lambda request: asdict(find_device()),
             "open": self._open,
             "infer": self._infer,
+            "explore": self._explore,
+            "calibrate": self._calibrate,
             "warm": self._warm,
             "time": self._time,
+            "spin": self._spin,
             "profile": self._profile,
             "memory": lambda request: self._memory(),
         }
@@ -70,6 +78,7 @@ class Worker:
         cpus = share_cpus(**request["cpus"]) if request.get("cpus") else []
         # Imported before the clock starts: the library is not the model's to answer for.
         importlib.import_module("edgewright_runtime.ort_session")
+        from edgewright_runtime.examples import open_stream, read_example
         from edgewright_runtime.loaded import load
 
         sys.path[:0] = request.get("path", [])
@@ -83,9 +92,10 @@ class Worker:
             verify=request.get("verify", True),
         )
         load_ns = perf_counter_ns() - start
-        self._feeds = _example(self._loaded.bundle.example_inputs)
+        self._example = read_example(self._loaded.bundle)
+        self._stream = open_stream(self._loaded.bundle) if self._loaded.dynamic else repeat(self._example)
         start = perf_counter_ns()
-        self._loaded.run(self._feeds)
+        self._loaded.run(self._example)
         first_ns = perf_counter_ns() - start
         self._loaded.reset()
         return {
@@ -100,22 +110,43 @@ class Worker:
     def _infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from edgewright_runtime.infer import infer
 
-        arrays = {name: read_array(Path(path)) for name, path in request["inputs"].items()}
-        outputs = infer(self._loaded, arrays, batch=request.get("batch", 1))
+        found = infer(self._loaded, _arrays(request), batch=request.get("batch", 1), **_limits(request))
         folder = Path(request["folder"])
-        return {"outputs": {name: str(folder / write_array(folder, array)) for name, array in outputs.items()}}
+        return {
+            "outputs": _written(folder, found.outputs),
+            "exits": str(folder / write_array(folder, found.exits)),
+            "spent_ms": list(found.spent_ms),
+        }
+
+    def _explore(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from edgewright_runtime.infer import explore
+
+        stages = explore(self._loaded, _arrays(request), batch=request.get("batch", 1))
+        return {"stages": [_written(Path(request["folder"]), stage) for stage in stages]}
+
+    def _calibrate(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stages": [asdict(cost) for cost in self._loaded.calibrate(float(request["seconds"]))]}
 
     def _warm(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from edgewright_runtime.timing import WarmUp, warm_up
 
-        taken, settled = warm_up(self._run(request), WarmUp(**request.get("rules", {})))
+        taken, settled = warm_up(self._runs(request).once, WarmUp(**request.get("rules", {})))
         return {"ns": taken, "settled": settled}
 
     def _time(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        from edgewright_runtime.timing import time_block
+        from edgewright_runtime.timing import settle, time_block
 
-        limits = {key: request[key] for key in ("least_runs", "least_ns", "settle_ns") if key in request}
-        return {"ns": time_block(self._run(request), **limits)}
+        if request.get("deadline_ms") is not None:
+            self._loaded.get_ready()
+        settle(self._runs(request).once, request.get("settle_ns", 0))
+        runs = self._runs(request)
+        taken = time_block(runs.once, least_runs=request["least_runs"], least_ns=request["least_ns"])
+        return {"ns": taken, "depths": runs.depths, "stages_ns": runs.stages_ns}
+
+    def _spin(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from edgewright_runtime.timing import spin
+
+        return {"ns": [spin(request["ns"]) for _ in range(request["runs"])]}
 
     def _profile(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if len(self._loaded.sessions) != 1:
@@ -126,20 +157,24 @@ class Worker:
     def _memory(self) -> dict[str, Any]:
         return {"baseline_bytes": self._baseline, "peak_bytes": peak_bytes()}
 
-    def _run(self, request: Mapping[str, Any]) -> Callable[[], object]:
-        loaded, feeds = self._loaded, self._chosen(request)
-        return lambda: loaded.run(feeds)
+    def _runs(self, request: Mapping[str, Any]) -> Runs:
+        from edgewright_runtime.runs import Runs
+
+        given = repeat(_arrays(request)) if request.get("inputs") else None
+        through = request.get("through") or [None]
+        return Runs(self._loaded, given or self._stream, request.get("deadline_ms"), through)
 
     def _chosen(self, request: Mapping[str, Any]) -> Arrays:
-        given = request.get("inputs")
-        return {name: read_array(Path(path)) for name, path in given.items()} if given else self._feeds
+        return _arrays(request) if request.get("inputs") else self._example
 
 
-def _example(path: Path) -> Arrays:
-    import numpy as np
+def _arrays(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: read_array(Path(path)) for name, path in request["inputs"].items()}
 
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"the bundle's example input {path} cannot be read: {error}") from error
+
+def _limits(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: request.get(key) for key in ("deadline_ms", "through")}
+
+
+def _written(folder: Path, arrays: Arrays) -> dict[str, str]:
+    return {name: str(folder / write_array(folder, array)) for name, array in arrays.items()}

@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 
 from edgewright.bundle import Contents, file_digest, write_bundle
-from edgewright.types import Artifact, GraphFile, Placement, Plan, Signature, Stage, State, TensorSpec, Variant
+from edgewright.types import Artifact, Gate, GraphFile, Placement, Plan, Signature, Stage, State, TensorSpec, Variant
 
 MakeBundle = Callable[..., Path]
 
@@ -55,20 +55,30 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
         provider: str = "CPUExecutionProvider",
         options: Mapping[str, Any] | None = None,
         raw: bytes | None = None,
+        gates: Sequence[Gate | None] = (),
+        exits: str = "",
+        free_rows: bool | Sequence[bool] = False,
+        files: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Path:
         models = [onnx.parser.parse_model(text) for text in graphs or (LINEAR,)]
         stages, artifacts, placements, before = [], [], [], ()
+        free = [free_rows] * len(models) if isinstance(free_rows, bool) else free_rows
         for i, (model, carry) in enumerate(zip(models, carries, strict=True)):
+            gate = gates[i] if i < len(gates) else None
+            last = len(carry) + bool(gate) + bool(exits)
             file = tmp_path / f"{name}-{i}.onnx"
             file.write_bytes(raw or model.SerializeToString())
             digest, stage = file_digest(file), f"stage{i}"
             inputs = tuple(v.name for v in model.graph.input)[: len(model.graph.input) - len(before)]
-            outputs = tuple(v.name for v in model.graph.output)[: len(model.graph.output) - len(carry)]
-            stages.append(Stage(stage, GraphFile(file, digest), inputs, outputs, carry))
+            outputs = tuple(v.name for v in model.graph.output)[: len(model.graph.output) - last]
+            stages.append(
+                Stage(stage, GraphFile(file, digest), inputs, outputs, carry, gate=gate, free_rows=free[i], exits=exits)
+            )
             artifacts.append(Artifact(stage, file, digest, file.stat().st_size, "onnx", "main", stage))
             placements.append(Placement("main", stage, stage, runtime, provider, options or {"threads": 1}))
             before = carry
-        outputs = models[-1].graph.output
+        outputs = [v for v in models[-1].graph.output if v.name != exits]
         signature = Signature(tuple(map(_spec, models[0].graph.input)), tuple(map(_spec, outputs)), tuple(state))
         contents = Contents(
             name=name,
@@ -76,8 +86,11 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
             variants=(Variant("main", tuple(stages)),),
             artifacts=tuple(artifacts),
             plan=Plan(tuple(placements)),
-            files={"example/inputs.npz": _npz(_example(signature))},
-            extra={},
+            files={
+                "example/inputs.npz": _npz(_example(signature)),
+                **{place: _npz(arrays) for place, arrays in (files or {}).items()},
+            },
+            extra=extra or {},
         )
         return write_bundle(tmp_path / name, contents).path
 

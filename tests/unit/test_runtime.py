@@ -19,7 +19,7 @@ from edgewright_runtime.feeds import Port
 from edgewright_runtime.infer import infer
 from edgewright_runtime.null import NULL
 from edgewright_runtime.ort import ORT
-from edgewright_runtime.timing import WarmUp, time_block, warm_up
+from edgewright_runtime.timing import WarmUp, stopwatch, time_block, warm_up
 
 MakeBundle = Callable[..., Path]
 
@@ -223,19 +223,19 @@ def test_options_follow_the_target(make_bundle: MakeBundle) -> None:
 
 def test_infer_pads_the_last_block_of_a_fixed_batch(make_bundle: MakeBundle) -> None:
     x = np.arange(12, dtype=np.float32).reshape(6, 2)
-    assert np.array_equal(infer(load(make_bundle(FIXED)), {"x": x})["y"], -x)
+    assert np.array_equal(infer(load(make_bundle(FIXED)), {"x": x}).outputs["y"], -x)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
 def test_infer_gives_the_same_at_any_batch(make_bundle: MakeBundle, batch: int) -> None:
     x = np.random.default_rng(1).standard_normal((7, 4)).astype(np.float32)
-    found = infer(load(make_bundle()), {"x": x}, batch=batch)["y"]
+    found = infer(load(make_bundle()), {"x": x}, batch=batch).outputs["y"]
     assert np.allclose(found, np.concatenate([x[:, :3] + x[:, 3:]]), atol=1e-6)
 
 
 def test_infer_starts_each_block_from_zero_state(make_bundle: MakeBundle) -> None:
     loaded = load(make_bundle(COUNTER, state=[State("h_next", "h")]))
-    found = infer(loaded, {"x": ones(3, 2)})
+    found = infer(loaded, {"x": ones(3, 2)}).outputs
     assert list(found) == ["y"]
     assert found["y"].tolist() == ones(3, 2).tolist()
 
@@ -255,16 +255,16 @@ def test_ports_take_exactly_their_type() -> None:
 
 
 def test_warm_up_obeys_time_count_and_cap() -> None:
-    taken, _ = warm_up(lambda: None, WarmUp(least_ns=5_000_000, least_runs=50))
+    taken, _ = warm_up(stopwatch(lambda: None), WarmUp(least_ns=5_000_000, least_runs=50))
     assert len(taken) >= 50
     assert sum(taken) <= 2_000_000_000
-    _, settled = warm_up(lambda: None, WarmUp(least_ns=0, least_runs=1, most_ns=0, window=10))
+    _, settled = warm_up(stopwatch(lambda: None), WarmUp(least_ns=0, least_runs=1, most_ns=0, window=10))
     assert not settled
 
 
 def test_a_block_reaches_both_limits() -> None:
-    assert len(time_block(lambda: None, least_runs=7, least_ns=0)) == 7
-    assert sum(time_block(lambda: sum(range(1000)), least_runs=1, least_ns=3_000_000)) > 1_000_000
+    assert len(time_block(stopwatch(lambda: None), least_runs=7, least_ns=0)) == 7
+    assert sum(time_block(stopwatch(lambda: sum(range(1000))), least_runs=1, least_ns=3_000_000)) > 1_000_000
 
 
 def test_the_device_is_described() -> None:

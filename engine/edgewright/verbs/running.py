@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewright.agent import Inferred
 from edgewright.arrays import npz_bytes, read_npz
 from edgewright.bench import holding
 from edgewright.bundle import Bundle, open_bundle
@@ -14,6 +15,7 @@ from edgewright.environment import Environment
 from edgewright.errors import BundleError, OutputError, TaskError
 from edgewright.numerics import difference
 from edgewright.pipeline import open_agent
+from edgewright.stats import percentiles
 from edgewright.types import Arrays
 from edgewright.verbs.subject import runtime_entries
 
@@ -34,12 +36,45 @@ class Verified:
         return all(difference <= TOLERANCE for difference in self.differences.values())
 
 
-def run_bundle(bundle: Path, inputs: Path, on: str, env: Environment) -> Arrays:
-    """The outputs of a bundle for the arrays of an .npz file.
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What a bundle answered, and how.
 
-    Raises: BundleError, TaskError, DeviceError, InputError when the arrays do not fit.
+    `exits` counts the rows that left at each stage (empty for a model that always runs to its end), `times_ms` maps
+    the percentiles that so many `runs` support to milliseconds, `misses` counts runs that took over `deadline_ms`.
     """
-    return _infer(open_bundle(bundle), read_npz(inputs, TaskError), on, env)
+
+    outputs: Arrays
+    exits: Mapping[str, int]
+    times_ms: Mapping[str, float]
+    runs: int
+    deadline_ms: float | None
+    misses: int | None
+
+
+def run_bundle(bundle: Path, inputs: Path, on: str, env: Environment, *, deadline_ms: float | None = None) -> Ran:
+    """The outputs of a bundle for the arrays of an .npz file, each run within `deadline_ms` if it is given.
+
+    Raises: BundleError, TaskError, DeviceError; InputError when the arrays do not fit, or there is nothing to stop at.
+    """
+    opened = open_bundle(bundle)
+    found = _infer(opened, read_npz(inputs, TaskError), on, env, deadline_ms=deadline_ms)
+    return Ran(
+        outputs=found.outputs,
+        exits=_exits(opened, found),
+        times_ms={f"p{percent:g}": ms for percent, ms in percentiles(found.spent_ms).items()},
+        runs=len(found.spent_ms),
+        deadline_ms=deadline_ms,
+        misses=None if deadline_ms is None else sum(ms > deadline_ms for ms in found.spent_ms),
+    )
+
+
+def _exits(bundle: Bundle, found: Inferred) -> dict[str, int]:
+    first, *later = bundle.variants[0].stages
+    if not later and not first.exits:
+        return {}
+    names = [stage.name for stage in (first, *later)] if later else map("exit {}".format, range(found.exits.max() + 1))
+    return {name: int((found.exits == number).sum()) for number, name in enumerate(names)}
 
 
 def verify_bundle(bundle: Path, on: str, env: Environment) -> Verified:
@@ -49,7 +84,7 @@ def verify_bundle(bundle: Path, on: str, env: Environment) -> Verified:
     """
     opened = open_bundle(bundle)
     reference = read_npz(opened.example_outputs, BundleError)
-    outputs = _infer(opened, read_npz(opened.example_inputs, BundleError), on, env)
+    outputs = _infer(opened, read_npz(opened.example_inputs, BundleError), on, env).outputs
     return Verified(opened, {name: difference(name, reference[name], outputs[name]).max_rel for name in reference})
 
 
@@ -61,8 +96,8 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another place with --out") from error
 
 
-def _infer(bundle: Bundle, inputs: Arrays, on: str, env: Environment) -> Arrays:
+def _infer(bundle: Bundle, inputs: Arrays, on: str, env: Environment, *, deadline_ms: float | None = None) -> Inferred:
     with ExitStack() as stack:
         agent = open_agent(on, env, stack)
         opened = stack.enter_context(holding(agent, bundle.path, runtime_entries(bundle, env.registry)))
-        return agent.infer(opened, inputs)
+        return agent.infer_all(opened, inputs, deadline_ms=deadline_ms)

@@ -1,0 +1,52 @@
+"""Packs the agent: one zip application of the installed packages' own files, named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgewright.errors import DeviceError
+
+CORE_FILES = ("errors.py", "types.py", "gates.py", "protocols.py", "bundle.py", "protocol.py")
+"""What crosses of the core: the device set, and the protocols that third parties import to be typed."""
+
+
+def build_agent(folder: Path) -> Path:
+    """The agent as one zip application in `folder`, named by its content; the same code is packed once."""
+    sources = {"__main__.py": b"from edgewright_runtime.agent import main\n\nraise SystemExit(main())\n"}
+    sources["edgewright/__init__.py"] = b'"""The part of the core that runs on devices."""\n'
+    core = _package("edgewright")
+    sources.update({f"edgewright/{name}": (core / name).read_bytes() for name in CORE_FILES})
+    for path in sorted(_package("edgewright_runtime").glob("*.py")):
+        if path.name != "plugin.py":
+            sources[f"edgewright_runtime/{path.name}"] = path.read_bytes()
+    sha = hashlib.sha256()
+    for name in sorted(sources):
+        sha.update(f"{name}\0{len(sources[name])}\0".encode() + sources[name])
+    goal = folder / f"agent-{sha.hexdigest()[:16]}.pyz"
+    if not goal.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{goal.name}.{os.getpid()}"
+        partial.write_bytes(_zipped(sources))
+        os.replace(partial, goal)
+    return goal
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DeviceError(f"the package {name} is not installed, so no agent can be packed; reinstall edgewright")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _zipped(sources: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(sources):
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), sources[name])
+    return buffer.getvalue()
