@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from edgewright.store import Store, key_of
 from edgewright.task import Task
 from edgewright.timings import Measured
 from edgewright.types import (
+    Array,
     Arrays,
     Artifact,
     Cost,
@@ -32,9 +33,21 @@ from edgewright.types import (
     Model,
     Placement,
     Plan,
+    Stage,
+    StageCost,
     Target,
+    Variant,
     unknown,
 )
+
+EXITS = "@exits"
+"""Under which exits are kept beside the outputs; no tensor is called so."""
+
+STREAM = 256
+"""Real inputs that a model with gates is timed on, since each takes a way of its own."""
+
+CALIBRATE_S = 2.0
+"""How long the stages of a chain are timed."""
 
 CHUNK = 64
 """Examples that travel to an agent at once: few enough to fit anywhere, enough to hide the trip."""
@@ -90,17 +103,59 @@ class Bench:
             return self.outputs(model, split)
         return self._kept_outputs(model, split, None, self.device, plan)
 
+    def deployed_exits(self, model: Model, split: str, plan: Plan) -> Array:
+        """The stage at which each row of a split leaves, int64 [rows], where `deployed_outputs` was computed."""
+        agent, plan = (self.device, plan) if self.device else (self.host, self.host_plan(model))
+        return self._kept(model, split, None, agent, plan)[EXITS]
+
+    def explored(self, model: Model, split: str) -> Sequence[Arrays]:
+        """Per stage its outputs and the score of its gate over a split, with nothing leaving; on this host."""
+        plan = self.host_plan(model)
+        key = key_of("explored", _graphs(model), plan, self.task.digest, split, self.host.device().fingerprint)
+        found = self.store.remember_arrays(key, lambda: self._explore(model, split, plan))
+        return [
+            {name.partition("/")[2]: array for name, array in found.items() if name.startswith(f"{number}/")}
+            for number in range(len(model.variants[0].stages))
+        ]
+
+    def _explore(self, model: Model, split: str, plan: Plan) -> Arrays:
+        def ask(opened: Opened, inputs: Arrays) -> Arrays:
+            found = self.host.explore(opened, inputs, batch=self.recipe.batch)
+            return {f"{number}/{name}": array for number, each in enumerate(found) for name, array in each.items()}
+
+        return self._over(split, None, self.host, self.trial(model, plan), self.entries(plan), ask)
+
     def _kept_outputs(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
+        found = self._kept(model, split, limit, agent, plan)
+        return {name: array for name, array in found.items() if name != EXITS}
+
+    def _kept(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
         key = key_of("outputs", model.digest, plan, self.task.digest, split, limit, agent.device().fingerprint)
         return self.store.remember_arrays(key, lambda: self._infer(model, split, limit, agent, plan))
 
     def _infer(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
+        def ask(opened: Opened, inputs: Arrays) -> Arrays:
+            outputs, exits = agent.infer_exits(opened, inputs, batch=self.recipe.batch)
+            return {**outputs, EXITS: exits}
+
+        return self._over(split, limit, agent, self.trial(model, plan), self.entries(plan), ask)
+
+    def _over(  # noqa: PLR0917 - what to ask, of whom, about what
+        self,
+        split: str,
+        limit: int | None,
+        agent: Agent,
+        bundle: Path,
+        entries: Mapping[str, str],
+        ask: Callable[[Opened, Arrays], Arrays],
+    ) -> Arrays:
+        """What `ask` answers to each chunk of a split, joined on the example axis."""
         parts: list[Arrays] = []
         total = min(self.task.size(split), limit or self.task.size(split))
-        with holding(agent, self.trial(model, plan), self.entries(plan)) as opened:
+        with holding(agent, bundle, entries) as opened:
             done = 0
             for batch in self.task.batches(split, CHUNK, limit=limit):
-                parts.append(agent.infer(opened, batch.inputs, batch=self.recipe.batch))
+                parts.append(ask(opened, batch.inputs))
                 done += len(batch.ids)
                 self.progress(f"outputs on {split}", done, total)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -135,9 +190,38 @@ class Bench:
 
     def _quickly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
         return {
-            name: Cost(found.latency["p50"], found.ratio or unknown("speed-up", "x", "measured alone"))
+            name: Cost(found.typical, found.ratio or unknown("speed-up", "x", "measured alone"))
             for name, found in self.timed(plans, "quick").items()
         }
+
+    def stage_costs(self, model: Model, plan: Plan | None = None) -> tuple[StageCost, ...]:
+        """What each stage of a chain takes while the chain runs, on real inputs; predicted without a device.
+
+        With thresholds rows leave as they say; without, runs end anywhere, so that every stage is seen.
+        """
+        if self.device is None:
+            return self._predicted_stages(model)
+        plan = plan or self.plan(model)
+        key = key_of("stage costs", model.digest, plan, self.device.device().fingerprint, self.task.digest)
+        found = self.store.remember(key, "stages", lambda: plain(self._calibrated(model, plan)))
+        return tuple(StageCost(**entry) for entry in cast("Sequence[Any]", found))
+
+    def _calibrated(self, model: Model, plan: Plan) -> Sequence[StageCost]:
+        assert self.device is not None
+        lock = measure.device_lock(self.store.folder("locks"), self.device.address, self.progress)
+        with lock, holding(self.device, self.trial(model, plan), self.entries(plan)) as opened:
+            self.progress(f"timing the stages of {model.name}", 0, 0)
+            self.device.warm(opened)
+            return self.device.calibrate(opened, seconds=CALIBRATE_S)
+
+    def _predicted_stages(self, model: Model) -> tuple[StageCost, ...]:
+        alone = {stage.name: stage_alone(model, stage) for stage in model.variants[0].stages}
+        costs = {name: self._predicted({name: each}, "latency")[name].value for name, each in alone.items()}
+        return tuple(
+            StageCost(name, value, value, found.interval[1] if found.interval else value, 0)
+            for name, found in costs.items()
+            for value in [found.value or 0.0]
+        )
 
     def timed(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Measured]:
         """Everything that timing tells, interleaved on the device; ratios refer to the first."""
@@ -173,6 +257,11 @@ class Bench:
         """A real input to time with; never from the test split."""
         split = "calibration" if self.task.size("calibration") else "selection"
         return next(iter(self.task.batches(split, self.recipe.batch))).inputs
+
+    def stream(self) -> Arrays:
+        """Real inputs, joined on the example axis, to time a model with gates on; never from the test split."""
+        size = self.task.size("selection") // self.recipe.batch * self.recipe.batch
+        return next(iter(self.task.batches("selection", min(size, STREAM * self.recipe.batch)))).inputs
 
     # ------------------------------------------------------------------ plans and trials
 
@@ -225,10 +314,12 @@ class Bench:
         """A bundle for measuring alone, kept in the cache."""
         path = self.store.folder("trials") / key_of(model.digest, model.signature, plan, self.task.digest)[:32]
         if not (path / "manifest.json").is_file():
-            example = {"example/inputs.npz": npz_bytes(self.sample())}
+            files = {"example/inputs.npz": npz_bytes(self.sample())}
+            if len(model.stages) > 1 or model.variants[0].gated:
+                files["example/stream.npz"] = npz_bytes(self.stream())
             write_bundle(
                 path,
-                Contents(model.name, model.signature, model.variants, stage_artifacts(model), plan, example, {}),
+                Contents(model.name, model.signature, model.variants, stage_artifacts(model), plan, files, {}),
             )
         return path
 
@@ -261,6 +352,16 @@ def stage_artifacts(model: Model) -> tuple[Artifact, ...]:
             name = "-".join(dict.fromkeys((variant.name, stage.name)))
             found.append(Artifact(name, graph.path, graph.digest, size, graph.format, variant.name, stage.name))
     return tuple(found)
+
+
+def _graphs(model: Model) -> list[str]:
+    return [stage.graph.digest for stage in model.stages]
+
+
+def stage_alone(model: Model, stage: Stage) -> Model:
+    """One stage as a model of its own, as far as a predictor looks at it."""
+    alone = replace(stage, gate=None, carry=(), outputs=stage.returns)
+    return replace(model, variants=(Variant(model.variants[0].name, (alone,)),))
 
 
 def read_cost(entry: Mapping[str, Any]) -> Cost:

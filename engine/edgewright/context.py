@@ -13,7 +13,7 @@ from edgewright.bench import Bench, holding
 from edgewright.bundle import plain
 from edgewright.protocols import OperatorTime
 from edgewright.task import Task
-from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, Target
+from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, StageCost, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,16 @@ class Workbench:
     def cost(self, candidates: Mapping[str, Model], quantity: str = "latency") -> Mapping[str, Cost]:
         """What each candidate costs beside the first."""
         return self.bench.costs({name: self.lower(model) for name, model in candidates.items()}, quantity)
+
+    def stage_costs(self, model: Model) -> Sequence[StageCost]:
+        """What each stage of a chain takes while the chain runs."""
+        return self.bench.stage_costs(self.lower(model))
+
+    def settled(self, model: Model) -> Model:
+        """The ONNX form of a chain with fitted thresholds."""
+        from edgewright.exits.settle import settle
+
+        return settle(self.lower(model), self.bench).model
 
     def profile(self, model: Model) -> Sequence[OperatorTime]:
         """Time per node as the runtime ran it; empty when no device is connected."""

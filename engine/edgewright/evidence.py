@@ -25,7 +25,7 @@ def read_selection(candidate: Candidate, raced: Raced, bench: Bench) -> Evidence
     metric, drop = judge_outputs(bench, "selection", original, outputs)
     return Evidence(
         candidate.name,
-        latency={"p50": raced.cost.value},
+        latency={raced.cost.value.statistic or "p50": raced.cost.value},
         speedup=raced.cost.ratio,
         energy=_energy(candidate, bench),
         size=_size(candidate),
@@ -67,9 +67,9 @@ def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: B
     found = bench.timed({c.name: (c.model, raced[c.name].plan) for c in candidates}, bench.recipe.preset)
     return {
         name: (
-            Cost(each.latency["p50"], each.ratio or unknown("speed-up", "x", "measured alone")),
+            Cost(each.typical, each.ratio or unknown("speed-up", "x", "measured alone")),
             each.latency,
-            (each.memory, each.load, each.first),
+            (each.memory, each.load, each.first, *((each.deepest,) if each.deepest else ())),
         )
         for name, each in found.items()
     }

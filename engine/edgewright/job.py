@@ -8,7 +8,7 @@ from pathlib import Path
 from edgewright.bundle import Bundle
 from edgewright.recipe import Method, Recipe, Request
 from edgewright.task import Task
-from edgewright.types import Artifact, Model, Report, Target
+from edgewright.types import Artifact, Model, Report, StageCost, Target, Tradeoff
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,17 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A prefix of the recipe: the model it gives, and the artifacts written from it."""
+    """A prefix of the recipe: the model it gives, and the artifacts written from it.
+
+    A model with gates brings what its stages cost in the running chain, and the choices of thresholds there were.
+    """
 
     name: str
     methods: tuple[str, ...]
     model: Model
     artifacts: tuple[Artifact, ...] = ()
+    costs: tuple[StageCost, ...] = ()
+    tradeoffs: tuple[Tradeoff, ...] = ()
 
     @property
     def size(self) -> int:

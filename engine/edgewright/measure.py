@@ -5,8 +5,9 @@ the same model differ by where their memory happens to lie, by up to a few per c
 live. All processes of a round share the same CPUs, and the next round takes the next ones: on a shared machine
 one CPU can be a quarter slower than its neighbour for seconds. Within a round the candidates take turns of a
 few milliseconds, in an order that is drawn anew and then reversed, so that a drift meets all of them alike. A
-round is summed up by the fifth percentile of each candidate's runs, which interruptions move least; the ratio
-and its interval are the trimmed mean over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often
+round is summed up by the fifth percentile of each candidate's runs, which interruptions move least (of the runs to
+each exit, weighted by how many took it, where a model has gates); the ratio and its interval are the trimmed mean
+over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often
 such an interval is right.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from edgewright.agent import Agent, Opened
+from edgewright.agent import Agent, Opened, Timed
 from edgewright.errors import DeviceError, RecipeError, suggest
-from edgewright.timings import Measured, Setting, latency_of, median_of, peak_of, ratio_of
+from edgewright.timings import (
+    Measured,
+    Setting,
+    deepest_of,
+    depths_seen,
+    latency_of,
+    median_of,
+    peak_of,
+    ratio_of,
+    undisturbed_ns,
+)
 from edgewright.types import Device
 
 TURN_NS = 12_000_000
@@ -112,8 +123,11 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
     try:
         _, settled = agent.warm(opened)
         taken: list[int] = []
+        depths: list[int] = []
         while len(taken) < preset.runs or sum(taken) < preset.seconds * 1e9:
-            taken += agent.time(opened, least_runs=1, least_ns=BLOCK_NS)
+            timed = agent.time(opened, least_runs=1, least_ns=BLOCK_NS)
+            taken += timed.ns
+            depths += timed.depths
             if progress:
                 progress("measuring", int(sum(taken) / 1e6), int(preset.seconds * 1e3))
         peak = agent.memory(opened)
@@ -127,6 +141,7 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
         memory=peak_of(setting, [peak]),
         ratio=None,
         runs_ns=(tuple(taken),),
+        deepest=deepest_of(setting, taken, depths),
     )
 
 
@@ -135,11 +150,11 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
 
 @dataclass(frozen=True)
 class _Round:
-    """One round: what was opened, every run, and the log ratio of each candidate's quick runs to the reference's."""
+    """One round: what was opened, every run, and (for models with gates) the last stage that each run came to."""
 
     opened: Mapping[str, Opened]
     runs_ns: Mapping[str, tuple[int, ...]]
-    log_ratio: Mapping[str, float]
+    depths: Mapping[str, tuple[int, ...]]
     memory: Mapping[str, Mapping[str, int | None]]
 
 
@@ -161,10 +176,28 @@ def compare(
     rng = np.random.default_rng(seed)
     rounds: list[_Round] = []
     for number in range(preset.rounds):
-        rounds.append(_round(agent, candidates, preset, reference=reference, rng=rng, number=number))
+        rounds.append(_round(agent, candidates, preset, rng=rng, number=number))
         if progress:
             progress(f"comparing {', '.join(candidates)}", number + 1, preset.rounds)
-    return {name: _summed_up(agent.device(), name, candidates[name], preset, rounds) for name in candidates}
+    quick = {name: _undisturbed(name, rounds) for name in candidates}
+    return {
+        name: _summed_up(
+            agent.device(), name, candidates[name], preset, rounds, _log_ratios(quick[reference], quick[name])
+        )
+        for name in candidates
+    }
+
+
+def _undisturbed(name: str, rounds: Sequence[_Round]) -> list[float]:
+    """What stands for each round, in ns."""
+    runs = [ns for each in rounds for ns in each.runs_ns[name]]
+    depths = [depth for each in rounds for depth in each.depths[name]]
+    everywhere = depths_seen(runs, depths, UNDISTURBED) if depths else None
+    return [undisturbed_ns(each.runs_ns[name], each.depths[name], UNDISTURBED, everywhere) for each in rounds]
+
+
+def _log_ratios(reference: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [math.log(one / two) for one, two in zip(reference, other, strict=True)]
 
 
 def _round(
@@ -172,7 +205,6 @@ def _round(
     candidates: Mapping[str, Candidate],
     preset: Preset,
     *,
-    reference: str,
     rng: np.random.Generator,
     number: int,
 ) -> _Round:
@@ -182,32 +214,32 @@ def _round(
         for name in order:
             opened[name] = agent.open(candidates[name].bundle, **candidates[name].options, turn=number)
             agent.warm(opened[name], rules=LATER_WARM_UP if number else None)
-        turns = list(_turns(agent, opened, preset, rng))
+        runs, depths = _turns(agent, opened, preset, rng)
         memory = {name: agent.memory(opened[name]) for name in order}
     finally:
         for worker in opened.values():
             agent.close(worker)
-    runs = {name: tuple(ns for turn in turns for ns in turn[name]) for name in order}
-    quick = {name: float(np.percentile(taken, UNDISTURBED)) for name, taken in runs.items()}
-    ratios = {name: math.log(quick[reference] / quick[name]) for name in order}
-    return _Round(opened, runs, ratios, memory)
+    return _Round(opened, runs, depths, memory)
 
 
 def _turns(
     agent: Agent, opened: Mapping[str, Opened], preset: Preset, rng: np.random.Generator
-) -> Iterator[dict[str, list[int]]]:
-    """Turns until each candidate has its share of the preset's seconds and runs; two at least, and an even number."""
-    seconds, runs = preset.seconds / preset.rounds, math.ceil(preset.runs / preset.rounds)
-    spent = dict.fromkeys(opened, 0.0)
-    counted = dict.fromkeys(opened, 0)
-    while min(spent.values()) < seconds or min(counted.values()) < runs:
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Runs and depths, by turns, until each candidate has its share of the preset's seconds and runs.
+
+    There are two turns at least, and an even number.
+    """
+    seconds, least = preset.seconds / preset.rounds, math.ceil(preset.runs / preset.rounds)
+    runs: dict[str, list[int]] = {name: [] for name in opened}
+    depths: dict[str, list[int]] = {name: [] for name in opened}
+    while min(map(sum, runs.values())) < seconds * 1e9 or min(map(len, runs.values())) < least:
         forward = _shuffled(opened, rng)
         for order in (forward, forward[::-1]):
-            turn = {name: _turn(agent, opened[name]) for name in order}
-            for name, taken in turn.items():
-                spent[name] += sum(taken) / 1e9
-                counted[name] += len(taken)
-            yield turn
+            for name in order:
+                timed = _turn(agent, opened[name])
+                runs[name] += timed.ns
+                depths[name] += timed.depths
+    return {n: tuple(each) for n, each in runs.items()}, {n: tuple(each) for n, each in depths.items()}
 
 
 def _shuffled(names: Iterable[str], rng: np.random.Generator) -> list[str]:
@@ -215,20 +247,30 @@ def _shuffled(names: Iterable[str], rng: np.random.Generator) -> list[str]:
     return [listed[int(i)] for i in rng.permutation(len(listed))]
 
 
-def _turn(agent: Agent, opened: Opened) -> list[int]:
+def _turn(agent: Agent, opened: Opened) -> Timed:
     return agent.time(opened, least_runs=TURN_RUNS, least_ns=TURN_NS, settle_ns=SETTLE_NS)
 
 
-def _summed_up(device: Device, name: str, candidate: Candidate, preset: Preset, rounds: Sequence[_Round]) -> Measured:
+def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
+    device: Device,
+    name: str,
+    candidate: Candidate,
+    preset: Preset,
+    rounds: Sequence[_Round],
+    log_ratios: Sequence[float],
+) -> Measured:
     opened = [r.opened[name] for r in rounds]
     setting = _setting(device, candidate, preset, opened)
+    runs = [ns for r in rounds for ns in r.runs_ns[name]]
+    depths = [depth for r in rounds for depth in r.depths[name]]
     return Measured(
         latency=latency_of(setting, [r.runs_ns[name] for r in rounds]),
         load=median_of(setting, "load", [o.load_ms for o in opened]),
         first=median_of(setting, "first inference", [o.first_ms for o in opened]),
         memory=peak_of(setting, [r.memory[name] for r in rounds]),
-        ratio=ratio_of(setting, [r.log_ratio[name] for r in rounds]),
+        ratio=ratio_of(setting.noting(of="mean" if depths else "p50"), log_ratios),
         runs_ns=tuple(r.runs_ns[name] for r in rounds),
+        deepest=deepest_of(setting, runs, depths),
     )
 
 

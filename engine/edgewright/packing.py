@@ -22,6 +22,7 @@ def pack(job: Job, shipped: Candidate, plan: Plan, report: Report, bench: Bench)
         "example/inputs.npz": npz_bytes(inputs),
         "example/outputs.npz": npz_bytes(example_outputs(shipped, plan, inputs, bench)),
         "measurements.json": json.dumps(plain(report.rows), indent=1, sort_keys=True).encode(),
+        "report.json": bench.registry.get(RENDERERS, "json").value.render(report).encode(),
         "report.md": bench.registry.get(RENDERERS, "markdown").value.render(report).encode(),
     }
     contents = Contents(
@@ -62,7 +63,16 @@ def evidence_of(job: Job, shipped: Candidate, report: Report, bench: Bench) -> M
         "verdict": report.verdict,
         "versions": dict(bench.versions),
         "device": (bench.device or bench.host).device(),
+        "costs": stage_costs(shipped, bench),
     }
+
+
+def stage_costs(shipped: Candidate, bench: Bench) -> list[Mapping[str, Any]]:
+    """What deadlines are kept by on the device that it was measured on; others measure for themselves."""
+    if bench.device is None or not shipped.costs:
+        return []
+    where = {"device": bench.device.device().fingerprint, "threads": bench.recipe.threads}
+    return [{**where, "variant": shipped.model.variants[0].name, "stages": plain(shipped.costs)}]
 
 
 def example_inputs(job: Job, bench: Bench) -> Arrays:

@@ -17,6 +17,8 @@ from edgewright.contract import decide, rank
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError, TargetError
 from edgewright.evidence import read_selection, read_test
+from edgewright.exits.describe import describe_exits
+from edgewright.exits.settle import settle, unsettled
 from edgewright.hookspecs import StepEvent
 from edgewright.job import Candidate, Job, Outcome
 from edgewright.packing import pack
@@ -28,9 +30,12 @@ from edgewright.report import build_report
 from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
 from edgewright.task import Task, load_task, noise_task
-from edgewright.types import Artifact, Evidence, Model, Offer, Target, Verdict
+from edgewright.types import Artifact, Evidence, Model, Offer, Plan, Step, Target, Verdict
 
 T = TypeVar("T")
+
+FITTING = "fitted gates"
+"""What the fitting of gates is called in a model's history."""
 
 THIS_HOST = "cpu"
 """The target that stands for the machine the command runs on."""
@@ -95,15 +100,17 @@ def deploy(job: Job, env: Environment) -> Outcome:
         bench = open_bench(job, env, stack)
         journal = _Journal(run, job, env)
         made = _transform(job, bench, journal)
-        runnable, broken = _that_run(made.candidates, bench)
-        candidates = tuple(_export(candidate, bench, journal) for candidate in runnable)
-        raced = journal.timed("race", lambda: race({c.name: c.model for c in candidates}, bench))
+        runnable, broken = _that_run(made.candidates, bench, journal)
+        raced = journal.timed("race", lambda: race({c.name: c.model for c in runnable}, bench))
+        fitted = tuple(_refitted(candidate, raced[candidate.name], bench, journal) for candidate in runnable)
+        candidates = tuple(_export(candidate, bench, journal) for candidate in fitted)
         verdict, evidence = journal.timed("judge", lambda: _judge(job, candidates, raced, bench))
         shipped = next(c for c in candidates if c.name == verdict.shipped)
         skipped = (*made.skipped, *broken)
         report = build_report(
             job, bench, candidates=candidates, raced=raced, evidence=evidence, verdict=verdict, skipped=skipped
         )
+        report = replace(report, exits=describe_exits(shipped, raced[shipped.name].plan, bench))
         bundle = journal.timed("package", lambda: pack(job, shipped, raced[shipped.name].plan, report, bench))
     code = exit_code(job.recipe, verdict, {*shipped.methods, *made.idle})
     return Outcome(replace(report, bundle=str(bundle.path)), bundle, code)
@@ -204,20 +211,39 @@ def _applied(method: Method, model: Model, job: Job, bench: Bench, journal: _Jou
     return journal.timed(method.name, lambda: run_step(method, model, bench))
 
 
-def _that_run(candidates: Sequence[Candidate], bench: Bench) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
-    """The candidates that a runtime opens and runs, and why others do not; the original has to."""
+def _that_run(
+    candidates: Sequence[Candidate], bench: Bench, journal: _Journal
+) -> tuple[tuple[Candidate, ...], tuple[str, ...]]:
+    """The candidates that a runtime opens and runs, their gates fitted, and why others do not; the original has to."""
     running: list[Candidate] = []
     broken: list[str] = []
     for candidate in candidates:
         try:
-            bench.outputs(candidate.model, "selection")
+            fitted = _fitted(candidate, None, bench, journal) if unsettled(candidate.model) else candidate
+            bench.outputs(fitted.model, "selection")
         except (InputError, PluginError) as error:
             if candidate is candidates[0]:
                 raise
             broken.append(f"{candidate.name} does not run: {error}")
         else:
-            running.append(candidate)
+            running.append(fitted)
     return tuple(running), tuple(broken)
+
+
+def _fitted(candidate: Candidate, plan: Plan | None, bench: Bench, journal: _Journal) -> Candidate:
+    """The candidate with gates fitted to what its stages cost under a plan (the default one when None)."""
+    found = journal.timed(f"gates of {candidate.name}", lambda: settle(candidate.model, bench, plan))
+    history = [step for step in candidate.model.history if step.name != FITTING]
+    model = replace(found.model, history=tuple(history)).after(Step(FITTING, "edgewright", notes=found.notes))
+    return replace(candidate, model=model, costs=found.costs, tradeoffs=found.tradeoffs)
+
+
+def _refitted(candidate: Candidate, raced: Raced, bench: Bench, journal: _Journal) -> Candidate:
+    """Once more where the race chose another plan than the one that costs were measured under."""
+    if not candidate.costs or raced.plan == bench.plan(candidate.model):
+        return candidate
+    again = _fitted(candidate, raced.plan, bench, journal)
+    return again if len(again.model.stages) == len(candidate.model.stages) else candidate
 
 
 def _export(candidate: Candidate, bench: Bench, journal: _Journal) -> Candidate:

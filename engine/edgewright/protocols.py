@@ -2,6 +2,7 @@
 
 `Params` is a frozen dataclass; the command line, the recipe file, `engine plugins` and the documentation
 read names, types, defaults and `field(metadata={"help": ..., "low": ..., "high": ..., "choices": ...})` from it.
+A parameter whose metadata say `"nodes": True` holds names of nodes; each stage of a model is given its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edgewright.types import (
+    Array,
     Arrays,
     Artifact,
     Cost,
@@ -22,10 +24,13 @@ from edgewright.types import (
     Model,
     Refusal,
     Report,
+    StageCost,
     Target,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edgewright.task import Task
 
 
@@ -113,6 +118,14 @@ class Context(Protocol):
         """What each candidate costs, interleaved on the connected device, else predicted."""
         ...
 
+    def stage_costs(self, model: Model) -> Sequence[StageCost]:
+        """What each stage of a chain takes while the chain runs, measured on the connected device, else predicted."""
+        ...
+
+    def settled(self, model: Model) -> Model:
+        """A chain whose gates have thresholds, fitted towards its goal; exits that earn nothing are gone."""
+        ...
+
     def profile(self, model: Model) -> Sequence[OperatorTime]:
         """Time per node of the graph as the runtime ran it."""
         ...
@@ -146,6 +159,10 @@ class OnnxTransform(Protocol):
 
     `needs` is `nothing`, `calibration` or `training`; `reads` names what the result depends on besides
     model, parameters and seed (`task`, `target`, `device`), which goes into the cache key.
+
+    A method from ONNX to ONNX gets one graph. On a model of several stages it is applied to each in turn: `feed` is
+    then what reaches the stage, `score` the metric of the whole model. One that has to see all stages at once says so
+    with an attribute `whole = True`, and gets the model as it is.
     """
 
     @property
@@ -345,12 +362,50 @@ class Kernel(Protocol):
     def name(self) -> str: ...
 
 
+class Probe(Protocol):
+    """A model with exits as an attack sees it: it can be asked, and nothing of its inside is known."""
+
+    @property
+    def limits(self) -> Mapping[str, tuple[float, float]]:
+        """The least and the greatest value of real data, by input."""
+        ...
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Of the gates in `scores`: a row leaves at the first whose score is at least its threshold."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """How often an attack may ask, for scores or depths."""
+        ...
+
+    def scores(self, inputs: Arrays) -> Array:
+        """What each gate would decide by, float32 [gates, rows]; no gates where a graph decides inside."""
+        ...
+
+    def depths(self, inputs: Arrays) -> Array:
+        """The number of the exit at which each row leaves, from 0, int64 [rows]."""
+        ...
+
+
 @runtime_checkable
 class Attack(Protocol):
-    """Crafts inputs that make a dynamic model slow. Offered with `edgewright_attacks`."""
+    """Crafts inputs that make a model with exits slow. Offered with `edgewright_attacks`."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def summary(self) -> str:
+        """One line for `engine plugins` and `engine stress`."""
+        ...
+
+    def craft(self, probe: Probe, inputs: Arrays, rng: np.random.Generator) -> Arrays:
+        """As many rows as the real `inputs` have, of the same types and shapes, within the limits of real data.
+
+        Raises: RefusedError for inputs that it cannot work on.
+        """
+        ...
 
 
 @runtime_checkable
@@ -362,3 +417,12 @@ class Renderer(Protocol):
     @property
     def suffix(self) -> str: ...
     def render(self, report: Report) -> str: ...
+
+
+@runtime_checkable
+class PageRenderer(Protocol):
+    """A renderer that also sets several reports on one page, with pictures of examples. Offered as any other."""
+
+    def render_page(self, reports: Sequence[Report], pictures: Sequence[Mapping[int, bytes]]) -> str:
+        """`pictures` holds, for each report, the PNG of examples by id; a report may have none."""
+        ...

@@ -10,7 +10,8 @@ from edgewright.bench import Bench
 from edgewright.bundle import plain
 from edgewright.job import Candidate, Job
 from edgewright.race import Raced
-from edgewright.types import Evidence, Measurement, Report, Row, Verdict
+from edgewright.timings import WORST
+from edgewright.types import Evidence, Measurement, Report, Row, Verdict, unknown
 
 
 def build_report(
@@ -49,9 +50,13 @@ def _options_raced(raced: Mapping[str, Raced], names: Sequence[str]) -> Iterator
 
 def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
     """One row per quantity that both have."""
+    compared = shipped.speedup.conditions.get("of", "p50")
     found = [
         Row(
-            f"latency {name}", original.latency[name], shipped.latency[name], shipped.speedup if name == "p50" else None
+            f"latency {name}",
+            original.latency[name],
+            shipped.latency[name],
+            shipped.speedup if name == compared else None,
         )
         for name in original.latency
         if name in shipped.latency
@@ -61,8 +66,9 @@ def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
     found.append(Row("energy", original.energy, shipped.energy))
     by_name = {m.quantity: m for m in original.others}
     for other in shipped.others:
-        if other.quantity in by_name:
-            found.append(Row(other.quantity, by_name[other.quantity], other))
+        nothing = unknown(other.quantity, other.unit, "the original has no gates")
+        if other.quantity in by_name or other.quantity == WORST:
+            found.append(Row(other.quantity, by_name.get(other.quantity, nothing), other))
     return tuple(found)
 
 

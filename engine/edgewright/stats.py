@@ -119,6 +119,16 @@ def bootstrap_ratio(
     return math.exp(float(np.median(logs))), (math.exp(float(low)), math.exp(float(high)))
 
 
+def ratio_of_means(
+    reference: Samples, candidate: Samples, *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, Interval]:
+    """mean(reference) / mean(candidate) of paired samples, with the 95 % percentile-bootstrap interval over pairs."""
+    first, second = _checked(reference), _checked(candidate)
+    drawn = np.random.default_rng(seed).integers(0, len(first), (resamples, len(first)))
+    low, high = np.percentile(first[drawn].mean(1) / second[drawn].mean(1), (2.5, 97.5))
+    return float(first.mean() / second.mean()), (float(low), float(high))
+
+
 # ------------------------------------------------------------------ stability
 
 

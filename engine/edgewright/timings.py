@@ -13,6 +13,8 @@ from edgewright import stats
 from edgewright.types import Measurement, unknown
 
 CLOCK = "perf_counter_ns on the device"
+WORST = "latency of runs to the end"
+"""What it takes a model with gates when no gate lets go."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Measured:
 
     `latency` maps p50, mean, and the percentiles that the runs support, to milliseconds; `ratio` is the
     reference's latency over this one's, so above 1 is faster (None when it was measured alone).
-    `runs_ns` is every run, round by round.
+    `runs_ns` is every run, round by round. `deepest` is what runs took that went to the end of a model with gates,
+    None for a model in which all runs are alike.
     """
 
     latency: Mapping[str, Measurement]
@@ -30,6 +33,12 @@ class Measured:
     memory: Measurement
     ratio: Measurement | None
     runs_ns: tuple[tuple[int, ...], ...]
+    deepest: Measurement | None = None
+
+    @property
+    def typical(self) -> Measurement:
+        """The latency that counts: the median, and the mean where inputs differ in what they cost."""
+        return self.latency["p50" if self.deepest is None else "mean"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,53 @@ def latency_of(setting: Setting, runs_ns: Sequence[Sequence[int]]) -> dict[str, 
         name: replace(plain, value=value, statistic=name, interval=intervals.get(name))
         for name, value in {**values, "mean": mean}.items()
     }
+
+
+def deepest_of(setting: Setting, runs_ns: Sequence[int], depths: Sequence[int]) -> Measurement | None:
+    """The slowest that runs to the end were, in ms: the highest percentile that they support; None without depths."""
+    if not depths:
+        return None
+    reached = [ns / 1e6 for ns, depth in zip(runs_ns, depths, strict=True) if depth == max(depths)]
+    supported = stats.percentiles(reached)
+    percent = max(supported)
+    return Measurement(
+        WORST,
+        supported[percent],
+        "ms",
+        n=len(reached),
+        statistic=f"p{percent:g}",
+        instrument=CLOCK,
+        kind=setting.kind,
+        conditions=setting.noting(share=len(reached) / len(runs_ns)).conditions,
+    )
+
+
+Depths = tuple[Mapping[int, float], Mapping[int, float]]
+"""By depth: the share of runs that ended there, and a low percentile of what they took, in ns."""
+
+
+def depths_seen(runs: Sequence[int], depths: Sequence[int], percent: float) -> Depths:
+    """The depths of all rounds together."""
+    taken, reached = np.asarray(runs, np.float64), np.asarray(depths)
+    found = {int(depth): taken[reached == depth] for depth in np.unique(reached)}
+    shares = {depth: len(times) / len(taken) for depth, times in found.items()}
+    return shares, {depth: float(np.percentile(times, percent)) for depth, times in found.items()}
+
+
+def undisturbed_ns(runs: Sequence[int], depths: Sequence[int], percent: float, everywhere: Depths | None) -> float:
+    """What runs of a round take when nothing disturbs them: a low percentile, which interruptions hardly move.
+
+    Where runs differ in depth it is that of each depth, weighted by the shares of all rounds together; a depth that
+    the round did not see has its usual time.
+    """
+    if everywhere is None:
+        return float(np.percentile(runs, percent))
+    shares, usual = everywhere
+    taken, reached = np.asarray(runs, np.float64), np.asarray(depths)
+    return sum(
+        share * (float(np.percentile(taken[reached == depth], percent)) if (reached == depth).any() else usual[depth])
+        for depth, share in shares.items()
+    )
 
 
 def ratio_of(setting: Setting, log_ratios: Sequence[float]) -> Measurement:

@@ -80,8 +80,9 @@ def compare(
 
 
 def _rows(first: Measured, second: Measured, sizes: Sequence[Measurement]) -> tuple[Row, ...]:
+    compared = second.ratio.conditions.get("of", "p50") if second.ratio else "p50"
     latency = [
-        Row(f"latency {name}", first.latency[name], second.latency[name], second.ratio if name == "p50" else None)
+        Row(f"latency {name}", first.latency[name], second.latency[name], second.ratio if name == compared else None)
         for name in first.latency
         if name in second.latency
     ]

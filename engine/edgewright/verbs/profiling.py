@@ -81,7 +81,7 @@ def _sustain(agent: Agent, candidate: Candidate, minutes: int, env: Environment)
         for minute in range(1, minutes + 1):
             end, taken = time.monotonic() + 60, list[int]()
             while time.monotonic() < end:
-                taken += agent.time(opened, least_runs=1, least_ns=measure.BLOCK_NS)
+                taken += agent.time(opened, least_runs=1, least_ns=measure.BLOCK_NS).ns
             env.progress("sustained run, minute", minute, minutes)
             p50 = float(np.median(taken)) / 1e6
             found = Measurement(f"latency in minute {minute}", p50, "ms", len(taken), statistic="p50")
