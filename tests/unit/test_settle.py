@@ -1,0 +1,191 @@
+"""Fitting the gates of a chain on a bench: scores that were seen, costs measured or predicted, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgewright import bench as benches
+from edgewright import onnxkit
+from edgewright.bench import Bench
+from edgewright.context import Workbench
+from edgewright.environment import Environment
+from edgewright.errors import RefusedError
+from edgewright.exits.observe import observe, qualities
+from edgewright.exits.settle import settle, unsettled, with_thresholds
+from edgewright.gates import depth_of
+from edgewright.measure import PRESETS, Candidate, compare
+from edgewright.pipeline import open_bench, prepare
+from edgewright.recipe import Request
+from edgewright.registry import TARGETS, Registry
+from edgewright.store import Store
+from edgewright.task import TOP1, Task, top1
+from edgewright.task.metrics import top1_each
+from edgewright.testing.samples import conv_net
+from edgewright.types import Gate, Goal, Model, Signature, Stage, TensorSpec, Variant
+from edgewright_plugins.gates import GATES, Params
+
+WIDTH, LAYERS, CLASSES, EXAMPLES = 192, 10, 5, 2400
+
+
+def link(taken: str, carried: str, seed: int) -> onnx.ModelProto:
+    """Ten layers that each change little, and a head that all stages share: early answers are like the last one."""
+    rng, shared = np.random.default_rng(seed), np.random.default_rng(9)
+    weights = {f"w{i}": rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) * 0.006 for i in range(LAYERS)}
+    weights["head"] = shared.standard_normal((WIDTH, CLASSES)).astype(np.float32) * 0.1
+    nodes, x = [], taken
+    for i in range(LAYERS):
+        done = carried if carried and i == LAYERS - 1 else f"x{i}"
+        nodes += [helper.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]), helper.make_node("Add", [x, f"m{i}"], [done])]
+        x = done
+    nodes.append(helper.make_node("MatMul", [x, "head"], ["logits"]))
+    given = [("logits", [1, CLASSES])]
+    if carried:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["shares"], axis=-1))
+        nodes.append(helper.make_node("ReduceMax", ["shares"], ["sure"], axes=[-1], keepdims=0))
+        given += [(carried, [1, WIDTH]), ("sure", [1])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in given]
+    entry = helper.make_tensor_value_info(taken, TensorProto.FLOAT, [1, WIDTH])
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "link", [entry], values, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def chain(store: Store) -> Model:
+    """Three stages from `x` float32 [1, 192] to `logits` [1, 5], gates without thresholds."""
+    links = (("x", "h1", 1), ("h1", "h2", 2), ("h2", "", 3))
+    graphs = [store.keep(onnxkit.pack(link(*each))) for each in links]
+    gate = Gate("sure", "max-probability")
+    stages = (
+        Stage("front", graphs[0], ("x",), ("logits",), ("h1",), gate),
+        Stage("middle", graphs[1], (), ("logits",), ("h2",), gate),
+        Stage("back", graphs[2], (), ("logits",)),
+    )
+    ends = (TensorSpec("x", "float32", (1, WIDTH)),), (TensorSpec("logits", "float32", (1, CLASSES)),)
+    return Model("chain", Signature(*ends), (Variant("main", stages),), {"x": np.zeros((1, WIDTH), np.float32)})
+
+
+def task_of(model: Model) -> Task:
+    """Noise, labelled by the last stage."""
+    x = np.random.default_rng(5).standard_normal((EXAMPLES, WIDTH)).astype(np.float32)
+    found = onnxkit.run_stages(model.variants[0], [{"x": row[None]} for row in x])
+    labels = np.array([int(each["logits"].argmax()) for each in found])
+    return Task.from_arrays({"x": x}, labels, name="noise", metric=TOP1, score=top1, each=top1_each)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A chain of three stages on this host, whose stages are timed for a part of the usual time."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "net.onnx").write_bytes(conv_net().SerializeToString())
+    registry = Registry()
+    env = Environment(registry, Store(folder / "cache"), lambda *_: None)
+    request = Request(model=str(folder / "net.onnx"), apply=(), on="local", out=str(folder / "out"))
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benches, "CALIBRATE_S", 0.2)
+        opened = open_bench(prepare(request, registry.get(TARGETS, "cpu").value, env), env, stack)
+        model = chain(env.store)
+        yield replace(opened, original=model, reference=model, task=task_of(model))
+
+
+def aimed(model: Model, goal: Goal) -> Model:
+    return replace(model, variants=(replace(model.variants[0], goal=goal),))
+
+
+def test_thresholds_are_fitted_and_remembered(bench: Bench) -> None:
+    found = settle(aimed(bench.original, Goal(drop=0.05)), bench)
+    assert unsettled(bench.original)
+    assert not unsettled(found.model)
+    assert found.model.variants[0].goal == Goal(drop=0.05)
+    assert [cost.stage for cost in found.costs] == [stage.name for stage in found.model.stages]
+    assert "gates fitted on 960 examples (calibration and selection)" in found.notes[0]
+    again = settle(aimed(bench.original, Goal(drop=0.05)), bench)
+    assert again.model.digest == found.model.digest
+
+
+def test_the_chain_keeps_to_its_goal_where_it_was_fitted(bench: Bench) -> None:
+    found = settle(aimed(bench.original, Goal(drop=0.05)), bench)
+    for split in ("calibration", "selection"):
+        assert bench.score(bench.outputs(found.model, split), split) >= 93
+    left = bench.deployed_exits(found.model, "selection", bench.plan(found.model))
+    assert left.min() < len(found.model.stages) - 1, "nobody leaves early"
+
+
+def test_exits_are_where_scores_say(bench: Bench) -> None:
+    model = with_thresholds(bench.original, [0.5, 0.6])
+    scores = np.stack([each["sure"] for each in bench.explored(model, "test")[:-1]])
+    left = bench.deployed_exits(model, "test", bench.plan(model))
+    np.testing.assert_array_equal(left, depth_of(scores, [0.5, 0.6]))
+    assert set(left) == {0, 1, 2}
+
+
+def test_an_unreachable_goal_leaves_one_graph_without_gates(bench: Bench) -> None:
+    found = settle(aimed(bench.original, Goal(drop=0.0)), bench)
+    assert len(found.model.stages) == 1
+    assert found.model.stages[0].gate is None
+    assert "dropped, because they do not earn their place: front, middle" in found.notes
+    want, got = (bench.outputs(model, "test")["logits"] for model in (bench.original, found.model))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cost_that_is_asked_for_is_reached(bench: Bench) -> None:
+    dear, cheap = (settle(aimed(bench.original, Goal(cost=share)), bench) for share in (0.9, 0.5))
+    depth = [
+        float(bench.deployed_exits(each.model, "selection", bench.plan(each.model)).mean()) for each in (dear, cheap)
+    ]
+    assert cheap.costs
+    assert depth[1] <= depth[0]
+
+
+def test_without_a_score_per_example_nothing_can_be_fitted(bench: Bench) -> None:
+    regression = replace(bench, task=replace(bench.task, each=None))
+    assert observe(bench.original, regression).quality[-1].all(), "the last answer agrees with itself"
+    with pytest.raises(RefusedError, match="tells nothing of single examples"):
+        qualities([{"map": np.zeros((2, 3, 4, 4), np.float32)}], regression, "selection")
+
+
+def test_stages_are_timed_in_the_running_chain(bench: Bench) -> None:
+    costs = bench.stage_costs(bench.original)
+    assert [cost.stage for cost in costs] == ["front", "middle", "back"]
+    assert all(0 < cost.median_ms <= cost.high_ms for cost in costs)
+    assert costs == bench.stage_costs(bench.original), "measured once, and kept"
+
+
+def test_a_settled_chain_is_compared_by_its_mean(bench: Bench) -> None:
+    chain = with_thresholds(bench.original, [0.5, 0.6])
+    deep = with_thresholds(bench.original, [None, None])
+    trials = {
+        name: Candidate(bench.trial(model, bench.plan(model))) for name, model in (("deep", deep), ("gated", chain))
+    }
+    preset = replace(PRESETS["quick"], seconds=0.2, rounds=2)
+    assert bench.device is not None
+    found = compare(bench.device, trials, preset, reference="deep")
+    gated = found["gated"]
+    assert gated.typical is gated.latency["mean"]
+    assert gated.deepest is not None
+    assert gated.ratio is not None
+    assert gated.ratio.conditions["of"] == "mean"
+    assert gated.ratio.value is not None
+    assert gated.ratio.value > 1.1, "a third of the rows leave at once, another third at the next exit"
+
+
+def test_gates_forgets_thresholds_so_that_they_are_fitted_anew(bench: Bench) -> None:
+    fitted = with_thresholds(bench.original, [0.5, 0.6])
+    assert GATES.check(fitted, bench.target) is None
+    refusal = GATES.check(
+        replace(fitted, variants=(replace(fitted.variants[0], stages=fitted.stages[-1:]),)), bench.target
+    )
+    assert refusal is not None
+    assert "no gates to fit" in refusal.reason
+    context = Workbench(bench, "gates")
+    opened = GATES.apply(fitted, Params(drop=2.0), context)
+    assert unsettled(opened)
+    assert opened.variants[0].goal == Goal(drop=0.02)
+    assert GATES.apply(fitted, Params(cost=0.5), context).variants[0].goal == Goal(cost=0.5)
+    assert not unsettled(context.settled(opened))
