@@ -98,18 +98,6 @@ def run(graph: bytes | Path, feeds: Iterable[Arrays], names: Sequence[str] | Non
         yield [np.asarray(output) for output in outputs]
 
 
-def stage_feeds(variant: Variant, feeds: Iterable[Arrays]) -> Iterator[tuple[Stage, list[dict[str, Array]]]]:
-    """Each stage with what reaches it when every row goes on to the end.
-
-    A feed holds the model's inputs and every output and carried tensor of the stages before.
-    """
-    pools = [dict(feed) for feed in feeds]
-    for position, stage in enumerate(variant.stages):
-        if position:
-            pools = _after(variant.stages[position - 1], pools)
-        yield stage, pools
-
-
 def run_stages(variant: Variant, feeds: Iterable[Arrays]) -> list[dict[str, Array]]:
     """All that the stages make of each feed, the last one's outputs included; on this host."""
     pools = [dict(feed) for feed in feeds]

@@ -27,6 +27,7 @@ from edgewright.race import Raced, race
 from edgewright.recipe import Method, Recipe, Request, ordered, resolve
 from edgewright.registry import CONNECTIONS, EXPORTERS, LOADERS, Registry, blame
 from edgewright.report import build_report
+from edgewright.stagewise.apply import refused
 from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
 from edgewright.task import Task, load_task, noise_task
@@ -162,7 +163,7 @@ def _refuse_early(methods: Sequence[Method], recipe: Recipe, model: Model, targe
                 f"{method.name} trains, but the task has no training split; give x_train, y_train, x_test, y_test"
             )
         if position == 0:
-            refusal = method.offer.value.check(model, target)
+            refusal = refused(method.offer.value, model, target)
             if refusal is not None and recipe.written:
                 raise RefusedError(f"{method.name} cannot work on {model.name}: {refusal.reason}")
 

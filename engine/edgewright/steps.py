@@ -14,6 +14,7 @@ from edgewright.errors import RefusedError
 from edgewright.protocols import OnnxTransform, TorchTransform
 from edgewright.recipe import Method
 from edgewright.registry import TRANSFORMS, blame
+from edgewright.stagewise.apply import applied, refused
 from edgewright.store import key_of
 from edgewright.trained import WEIGHTS, changed, revived, sealed, shelved
 from edgewright.types import Json, Model
@@ -25,7 +26,7 @@ def run_step(method: Method, model: Model, bench: Bench) -> Model:
     Raises: RefusedError when the method says it cannot; PluginError when it fails.
     """
     offer = method.offer
-    refusal = offer.value.check(model, bench.target)
+    refusal = refused(offer.value, model, bench.target)
     if refusal is not None:
         raise RefusedError(f"{method.name} cannot work on {model.name}: {refusal.reason}")
     context = Workbench(bench, step_key(method, model, bench))
@@ -42,7 +43,7 @@ def _worked(method: Method, model: Model, context: Workbench) -> Model:
     """The method's result, kept in the cache where that can be."""
     transform = method.offer.value
     if isinstance(transform, OnnxTransform):
-        result = transform.apply(model, method.params, context)
+        result = applied(transform, model, method.params, context)
     else:
         result = transform.fit(_rewritten(method, model, context), _decision(method, model, context), context)
     result = _signed(result, method.offer.label)

@@ -18,6 +18,7 @@ from edgewright.pipeline import prepare
 from edgewright.protocols import Context
 from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
+from edgewright.stagewise.apply import applied
 from edgewright.store import Store
 from edgewright.testing.samples import TORCH_NET, conv_net, write_task
 from edgewright.types import Model, Signature, Stage, TensorSpec, Variant
@@ -145,7 +146,7 @@ def test_methods_work_on_each_stage(context: Workbench):
     model = two_stages(context)
     bench = dataclasses.replace(context.bench, original=model, task=_vectors())
     for method in (cast(Any, SIMPLIFY), cast(Any, HALF)):
-        after = method.apply(model, method.Params(), dataclasses.replace(context, bench=bench))
+        after = applied(method, model, method.Params(), dataclasses.replace(context, bench=bench))
         assert [stage.name for stage in after.stages] == ["head", "tail"]
         feeds = [{"x": np.float32([[-1, 2, -3, 4]])}]
         assert compare(after, after.variants[0], feeds, source_outputs(model, feeds))["max_rel"] < 2e-3

@@ -12,7 +12,7 @@
             pytest.skip(refusal.reason)
 
 A case that fails raises PluginError, which names the offer and where it failed: state, params, check, load, apply,
-export, open, run, render, predict or mismatch. A case that does not apply returns a Refusal with the reason.
+export, open, run, craft, render, predict or mismatch. A case that does not apply returns a Refusal with the reason.
 """
 
 from __future__ import annotations

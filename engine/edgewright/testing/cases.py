@@ -8,6 +8,7 @@ from typing import Any, Union
 
 from edgewright.errors import PluginError
 from edgewright.registry import KINDS, Kind, Registry
+from edgewright.testing.attacks import crafts
 from edgewright.testing.formats import exports, loads, opens_and_runs, refuses_what_is_no_model, tells_sources_apart
 from edgewright.testing.identity import can_be_imported, has_a_name
 from edgewright.testing.rig import Rig
@@ -35,10 +36,10 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "targets": (has_a_name, figures_have_sources, names_what_exists, can_be_predicted),
     "predictors": (has_a_name, predicts),
     "connections": (has_a_name,),
-    "attacks": (has_a_name,),
+    "attacks": (has_a_name, crafts),
     "renderers": (has_a_name, renders),
 }
-"""By the plural of the kind. Kernels and attacks get checks of their own with the first of their kind."""
+"""By the plural of the kind. Kernels get checks of their own with the first of their kind."""
 
 
 @dataclass(frozen=True)

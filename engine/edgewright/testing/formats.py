@@ -80,7 +80,8 @@ def opens_and_runs(offer: Offer[Runtime], rig: Rig) -> Refusal | None:
     refusal = require_sentence(attempt("probe", lambda: runtime.probe(rig.device)), "probe")
     if refusal is not None:
         return refusal
-    taken = [(m, a) for m in rig.models("onnx").values() for a in stage_artifacts(m) if a.format in runtime.formats]
+    whole = [model for model in rig.models("onnx").values() if len(model.stages) == 1]
+    taken = [(m, a) for m in whole for a in stage_artifacts(m) if a.format in runtime.formats]
     for model, artifact in taken:
         options = attempt("options", lambda a=artifact: runtime.options(a, rig.target))
         require(bool(options) and all("provider" in o for o in options), "options", "each must hold a provider")

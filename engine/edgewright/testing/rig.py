@@ -16,6 +16,7 @@ from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
 from edgewright.steps import lowered
 from edgewright.store import Store, key_of
+from edgewright.task import load_task
 from edgewright.testing import samples
 from edgewright.types import Device, Model, Target
 
@@ -73,7 +74,16 @@ def open_rig(folder: Path, registry: Registry) -> Generator[Rig]:
         blank = replace(first, device=None)
         loaded = {n: replace(blank, original=j.model, reference=j.model, task=j.task) for n, j in jobs.items()}
         benches = {name: replace(bench, reference=lowered(bench.original, bench)) for name, bench in loaded.items()}
-        yield Rig(folder, registry, store, sources, benches)
+        yield Rig(folder, registry, store, sources, {**benches, "chain": chain_bench(folder, blank)})
+
+
+def chain_bench(folder: Path, bench: Bench, count: int = 200) -> Bench:
+    """The bench of a chain with gates, which no loader reads: a method makes such models."""
+    model = samples.chain(bench.store.keep)
+    data = folder / "chain.npz"
+    samples.write_chain_task(data, model, count)
+    task = load_task(str(data), model.signature, bench.recipe.seed)
+    return replace(bench, original=model, reference=model, task=task.checked(model.signature))
 
 
 def write_samples(folder: Path) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,24 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright import onnxkit
-from edgewright.types import Array, Arrays, Judgement, Measurement, Report, Row, Step, Verdict, unknown
+from edgewright.types import (
+    Array,
+    Arrays,
+    Gate,
+    GraphFile,
+    Judgement,
+    Measurement,
+    Model,
+    Report,
+    Row,
+    Signature,
+    Stage,
+    Step,
+    TensorSpec,
+    Variant,
+    Verdict,
+    unknown,
+)
 
 CLASSES = 5
 
@@ -23,7 +41,7 @@ def model():
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
     ).eval()
 
 
@@ -78,6 +96,58 @@ def attention_net() -> onnx.ModelProto:
     return _model(nodes, weights, ("tokens", [1, 8, 16]), ("logits", [1, CLASSES]))
 
 
+def chain(keep: Callable[[bytes], GraphFile]) -> Model:
+    """Three convolutions, each with a way out: `image` float32 [rows, 3, 8, 8] to `logits` [rows, 5].
+
+    The gates score by the largest probability and have no thresholds; any number of rows runs.
+    """
+    graphs = [keep(onnxkit.pack(_link(*link))) for link in (("image", 3, "h1"), ("h1", 8, "h2"), ("h2", 8, ""))]
+    gate = Gate("sure", "max-probability")
+    stages = (
+        Stage("front", graphs[0], ("image",), ("logits",), ("h1",), gate, free_rows=True),
+        Stage("middle", graphs[1], (), ("logits",), ("h2",), gate, free_rows=True),
+        Stage("back", graphs[2], (), ("logits",), free_rows=True),
+    )
+    signature = Signature(
+        (TensorSpec("image", "float32", ("rows", 3, 8, 8)),), (TensorSpec("logits", "float32", ("rows", CLASSES)),)
+    )
+    return Model("chain", signature, (Variant("main", stages),), {"image": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+def _link(taken: str, channels: int, carried: str) -> onnx.ModelProto:
+    """A stage: a convolution whose result it hands on, and a head with its score; the last one only answers."""
+    made = carried or "last"
+    rng, shared = np.random.default_rng(len(made)), np.random.default_rng(3)
+    head = _weights(shared, 32, CLASSES)
+    weights = {
+        # Near to what comes in, and one head for all: early answers are like the last one.
+        "w": _weights(rng, 8, channels, 3, 3) * 0.05 + _centre(channels),
+        "b": _weights(rng, 8) * 0.1,
+        "head": head - head.mean(0),
+        "shift": _weights(shared, CLASSES) * 0.1,
+    }
+    nodes = [
+        helper.make_node("Conv", [taken, "w", "b"], ["convolved"], f"conv_{made}", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["convolved"], [made], "relu"),
+        helper.make_node("MaxPool", [made], ["pooled"], "pool", kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "head", "shift"], ["logits"], f"classify_{made}"),
+    ]
+    given = [("logits", ["rows", CLASSES])]
+    if carried:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["shares"], "softmax", axis=-1))
+        nodes.append(helper.make_node("ReduceMax", ["shares"], ["sure"], "largest", axes=[-1], keepdims=0))
+        given += [(carried, ["rows", 8, 8, 8]), ("sure", ["rows"])]
+    return _model(nodes, weights, (taken, ["rows", channels, 8, 8]), *given)
+
+
+def _centre(channels: int) -> Array:
+    """The kernel [8, channels, 3, 3] that hands on what it is given, in turns where there are fewer channels."""
+    kernel = np.zeros((8, channels, 3, 3), np.float32)
+    kernel[np.arange(8), np.arange(8) % channels, 1, 1] = 1.0
+    return kernel
+
+
 def write_program(path: Path) -> Path:
     """A program that torch exported: one linear layer. Needs torch."""
     import torch
@@ -90,11 +160,29 @@ def write_program(path: Path) -> Path:
 def write_task(path: Path, proto: onnx.ModelProto, count: int = 200) -> None:
     """A labelled data set on which `proto` is always right: noise, and the model's own answers."""
     spec = onnxkit.tensor_spec(proto.graph.input[0])
+    noise = _noise(spec, count)
+    _write(path, noise, [outputs[0] for outputs in onnxkit.run(proto.SerializeToString(), _rows(spec, noise))])
+
+
+def write_chain_task(path: Path, model: Model, count: int = 200) -> None:
+    """The same for a chain: its last stage is always right."""
+    [spec] = model.signature.inputs
+    noise = _noise(spec, count)
+    _write(path, noise, [found["logits"] for found in onnxkit.run_stages(model.variants[0], _rows(spec, noise))])
+
+
+def _noise(spec: TensorSpec, count: int) -> Array:
     shape = [int(size) for size in spec.shape[1:]]
-    noise = np.random.default_rng(2).standard_normal((count, *shape)).astype(np.float32)
-    outputs = onnxkit.run(proto.SerializeToString(), [{spec.name: row[None]} for row in noise])
-    labels = np.array([int(np.argmax(answer[0])) for answer in outputs])
-    half = count // 2
+    return np.random.default_rng(2).standard_normal((count, *shape)).astype(np.float32)
+
+
+def _rows(spec: TensorSpec, noise: Array) -> list[Arrays]:
+    return [{spec.name: row[None]} for row in noise]
+
+
+def _write(path: Path, noise: Array, answers: Sequence[Array]) -> None:
+    labels = np.array([int(np.argmax(answer)) for answer in answers])
+    half = len(noise) // 2
     parts: Arrays = {
         "x_train": noise[:half],
         "y_train": labels[:half],
@@ -129,13 +217,16 @@ def _weights(rng: np.random.Generator, *shape: int) -> Array:
 
 
 def _model(
-    nodes: list[onnx.NodeProto], weights: Arrays, taken: tuple[str, list[int]], given: tuple[str, list[int]]
+    nodes: list[onnx.NodeProto],
+    weights: Arrays,
+    taken: tuple[str, Sequence[int | str]],
+    *given: tuple[str, Sequence[int | str]],
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "net",
         [helper.make_tensor_value_info(taken[0], TensorProto.FLOAT, taken[1])],
-        [helper.make_tensor_value_info(given[0], TensorProto.FLOAT, given[1])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in given],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])

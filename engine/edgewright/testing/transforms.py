@@ -13,9 +13,11 @@ import onnx
 
 from edgewright import onnxkit
 from edgewright.bundle import plain
+from edgewright.context import Workbench
 from edgewright.params import describe_params, parse_params
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.registry import Transform
+from edgewright.stagewise.apply import applied, refused
 from edgewright.testing.rig import Rig
 from edgewright.testing.verdicts import attempt, require, require_sentence, require_type
 from edgewright.trained import changed, revived, sealed, shelved
@@ -53,7 +55,7 @@ def answers_before_it_works(offer: Offer[Transform], rig: Rig) -> Refusal | None
     models = rig.models(transform.takes)
     for model in models.values():
         before = fingerprint(model)
-        require_sentence(attempt("check", lambda m=model: transform.check(m, rig.target)), "check")
+        require_sentence(attempt("check", lambda m=model: refused(transform, m, rig.target)), "check")
         require(fingerprint(model) == before, "check", f"it changed {model.name}")
     return None if models else no_sample(transform.takes)
 
@@ -64,7 +66,7 @@ def applies(offer: Offer[Transform], rig: Rig) -> Refusal | None:
     refusal: Refusal | None = no_sample(transform.takes)
     worked = False
     for sample, model in rig.models(transform.takes).items():
-        refusal = transform.check(model, rig.target)
+        refusal = refused(transform, model, rig.target)
         if refusal is None:
             _applies_to(offer, model, sample, rig)
             worked = True
@@ -97,10 +99,10 @@ def _applies_to(offer: Offer[Transform], model: Model, sample: str, rig: Rig) ->
     _check_runs(first, rig.context(sample, label, "run"))
 
 
-def _apply(transform: Transform, model: Model, context: Context) -> Model:
+def _apply(transform: Transform, model: Model, context: Workbench) -> Model:
     params = attempt("params", transform.Params)
     if isinstance(transform, OnnxTransform):
-        after = attempt("apply", lambda: transform.apply(model, params, context))
+        after = attempt("apply", lambda: applied(transform, model, params, context))
     else:
         decision = attempt("decide", lambda: transform.decide(model, params, context))
         require(_survives_json(decision), "decide", f"{type(decision).__name__} is not what JSON gives back")

@@ -62,7 +62,7 @@ class AdaQuant:
     reads: tuple[str, ...] = ("task",)
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses hosts without torch, models of several stages or without layers, and integer models."""
+        """Refuses hosts without torch, models without layers, and integer models."""
         if importlib.util.find_spec("torch") is None:
             return Refusal("adaquant needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
         return obstacle(model, self.name)

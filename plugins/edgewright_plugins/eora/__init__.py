@@ -48,7 +48,7 @@ class Params:
     examples: int = field(
         default=128, metadata={"help": "calibration examples that are looked at", "low": 1, "high": 100_000}
     )
-    keep: tuple[str, ...] = field(default=(), metadata={"help": "names of nodes that stay as they are"})
+    keep: tuple[str, ...] = field(default=(), metadata={"help": "names of nodes that stay as they are", "nodes": True})
 
 
 LINEAR = ("Gemm", "MatMul")
@@ -66,7 +66,7 @@ class Eora:
     reads: tuple[str, ...] = ("task",)
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses models of several stages, models without linear layers, and models that are quantised already."""
+        """Refuses models without linear layers, and models that are quantised already."""
         return obstacle(model, self.name, LINEAR, "for a convolutional network use quantize")
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:

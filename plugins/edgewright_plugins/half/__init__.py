@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 from edgewright.protocols import Context, OnnxTransform
-from edgewright.types import Model, Refusal, Stage, Step, Target, Variant
+from edgewright.types import Model, Refusal, Step, Target
 
 FLOATS = ("float32",)
 
@@ -51,24 +50,17 @@ class Half:
         return None
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
-        """Each stage converted, its islands found on the calibration data (on noise without a task)."""
+        """The graph converted, its islands found on the calibration data (on noise without a task)."""
         from edgewright import onnxkit
-        from edgewright_plugins.half.convert import convert_stages
+        from edgewright_plugins.half.convert import convert
         from edgewright_plugins.half.floats import TYPES
 
         feeds = list(context.feed(model, "calibration", limit=params.examples))
-        notes = [] if context.task else ["no task: overflow was looked for on noise only"]
-        islands: dict[str, Any] = {}
-        variants: list[Variant] = []
-        for variant in model.variants:
-            stages: list[Stage] = []
-            for stage, proto, found in convert_stages(variant, feeds, params):
-                stages.append(replace(stage, graph=context.keep(onnxkit.pack(proto))))
-                islands[f"{variant.name}/{stage.name}"] = dict(found.ranges)
-                notes += found.notes(TYPES[params.dtype])
-            variants.append(replace(variant, stages=tuple(stages)))
-        step = Step(self.name, "edgewright", asdict(params), tuple(notes), {"islands": islands})
-        return replace(model, variants=tuple(variants)).after(step)
+        proto, islands = convert(onnxkit.read(model.graph), feeds, params)
+        blind = [] if context.task else ["no task: overflow was looked for on noise only"]
+        notes = (*blind, *islands.notes(TYPES[params.dtype]))
+        step = Step(self.name, "edgewright", asdict(params), notes, {"islands": dict(islands.ranges)})
+        return model.with_graph(context.keep(onnxkit.pack(proto))).after(step)
 
 
 HALF = Half()

@@ -6,7 +6,7 @@ where a consumer wants the other one. Weights are never clipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -15,23 +15,16 @@ from onnx_ir.passes import common as passes
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
-from edgewright.types import Arrays, Stage, Variant
+from edgewright.types import Arrays
 from edgewright_plugins.half import Params
 from edgewright_plugins.half.floats import TYPES, HalfType, fits, is_float
 from edgewright_plugins.half.islands import Islands, find_islands
 from edgewright_plugins.half.peaks import measure_peaks
+from edgewright_plugins.qdq.scores import score_nodes
 from edgewright_plugins.simplify.graph import raise_opset
 
 CAST_OPSET = 13
 """From it on, Cast knows bfloat16."""
-
-
-def convert_stages(
-    variant: Variant, feeds: Sequence[Arrays], params: Params
-) -> Iterator[tuple[Stage, onnx.ModelProto, Islands]]:
-    """Each stage in 16 bits, calibrated on what reaches it."""
-    for stage, reaching in onnxkit.stage_feeds(variant, feeds):
-        yield stage, *convert(onnxkit.read(stage.graph), reaching, params)
 
 
 def convert(proto: onnx.ModelProto, feeds: Sequence[Arrays], params: Params) -> tuple[onnx.ModelProto, Islands]:
@@ -47,7 +40,7 @@ def convert(proto: onnx.ModelProto, feeds: Sequence[Arrays], params: Params) -> 
         raise RefusedError(f"half needs opset {CAST_OPSET}, and this file cannot be raised to it; export it again")
     typed = _typed(raised)
     model = ir.serde.deserialize_model(typed)
-    islands = find_islands(model, half, measure_peaks(typed, feeds), params.headroom)
+    islands = find_islands(model, half, measure_peaks(typed, feeds), params.headroom, score_nodes(typed))
     _rewrite(model.graph, islands, half)
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)

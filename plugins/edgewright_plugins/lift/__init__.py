@@ -27,7 +27,10 @@ class Lift:
         if model.format != "onnx":
             return Refusal(f"{model.name} is {model.format} already; leave lift out")
         if len(model.stages) != 1:
-            return Refusal(f"{model.name} has {len(model.stages)} stages; lift works on models of one stage")
+            return Refusal(
+                f"{model.name} has {len(model.stages)} stages, and lift works on models of one; train before "
+                "the method that splits the model: --apply lsq --apply early-exit"
+            )
         if importlib.util.find_spec("torch") is None:
             return Refusal("lift needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
         return None

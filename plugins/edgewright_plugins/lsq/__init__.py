@@ -43,7 +43,10 @@ class Lsq:
     def check(self, model: Model, target: Target) -> Refusal | None:
         """Refuses models of several stages, and hosts without torch."""
         if len(model.stages) != 1:
-            return Refusal(f"{model.name} has {len(model.stages)} stages; lsq trains models of one stage")
+            return Refusal(
+                f"{model.name} has {len(model.stages)} stages, and lsq trains models of one; apply it before "
+                "the method that splits the model: --apply lsq --apply early-exit"
+            )
         if importlib.util.find_spec("torch") is None:
             return Refusal("lsq needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
         return None

@@ -78,7 +78,7 @@ class MixedBits:
     reads: tuple[str, ...] = ("task", "target", "device")
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses where scipy is missing, and models of several stages, without layers, or quantised already."""
+        """Refuses where scipy is missing, and models without layers or quantised already."""
         if find_spec("scipy") is None:
             return Refusal("it needs scipy to solve its programme; run: pip install 'edgewright[bits]'")
         return obstacle(model, self.name)

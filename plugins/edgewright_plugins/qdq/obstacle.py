@@ -1,4 +1,4 @@
-"""What every method that quantises refuses: models of several stages, integer ones, and those without layers."""
+"""What every method that quantises refuses: integer graphs, and those without layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ MARKS = ("quantize", "integer", "qlinear", "nbits")
 def obstacle(model: Model, method: str, layers: tuple[str, ...] = LAYERS, otherwise: str = "") -> Refusal | None:
     """Why `method` cannot work on this model; None when it can.
 
-    A torch model is only asked for its stages: what it holds is seen once it is lowered. `otherwise` ends the sentence
+    What a torch model holds is seen once it is lowered. `otherwise` ends the sentence
     that none of `layers` is there.
     """
-    if len(model.stages) != 1:
-        return Refusal(
-            f"it works on models of one stage and this one has {len(model.stages)}; "
-            f"apply {method} before the method that splits the model"
-        )
     if model.format != "onnx":
         return None
     from edgewright import onnxkit

@@ -19,6 +19,7 @@ from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_met
 
 from edgewright_plugins.qdq.prepare import value_shapes
 from edgewright_plugins.qdq.ranges import Range
+from edgewright_plugins.qdq.scores import score_nodes
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 ARITHMETIC = (
@@ -96,11 +97,15 @@ def quantised_nodes(proto: onnx.ModelProto, scheme: Scheme) -> list[str]:
     """The nodes that `scheme` would quantise if it kept none, in the graph's order."""
     floats = value_shapes(proto)
     weights = {tensor.name for tensor in proto.graph.initializer}
-    names: list[str] = []
-    for node in proto.graph.node:
-        if node.op_type in _operators(scheme) and node.output[0] in floats and _fits(node, scheme, weights):
-            names.append(node.name)
-    return names
+    scores = score_nodes(proto)
+    return [
+        node.name
+        for node in proto.graph.node
+        if node.op_type in _operators(scheme)
+        and node.output[0] in floats
+        and node.name not in scores
+        and _fits(node, scheme, weights)
+    ]
 
 
 def _operators(scheme: Scheme) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class Params:
     range: str = _choice("how static ranges are found", "auto", "min-max", "percentile", "entropy", "mse")
     activations: str = _choice("unsigned or signed activations", "auto", "u8", "s8")
     per_channel: bool = field(default=True, metadata={"help": "a scale per output channel of each weight"})
-    keep: tuple[str, ...] = field(default=(), metadata={"help": "names of nodes that stay float"})
+    keep: tuple[str, ...] = field(default=(), metadata={"help": "names of nodes that stay float", "nodes": True})
     examples: int = field(
         default=64, metadata={"help": "calibration examples that are looked at", "low": 1, "high": 100_000}
     )
@@ -68,7 +68,7 @@ class Quantize:
     reads: tuple[str, ...] = ("task", "target", "device")
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses models of several stages, models without layers, and models that are quantised already."""
+        """Refuses models without layers, and models that are quantised already."""
         return obstacle(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:

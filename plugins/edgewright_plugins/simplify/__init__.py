@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from edgewright.protocols import Context, NoParams, OnnxTransform
 from edgewright.types import Model, Refusal, Step, Target
@@ -25,26 +24,16 @@ class Simplify:
         return None
 
     def apply(self, model: Model, params: NoParams, context: Context) -> Model:
-        """Each stage simplified on its own; the step's details count nodes before and after."""
+        """The simpler graph; the step's details count nodes before and after."""
         from edgewright import onnxkit
         from edgewright_plugins.simplify.graph import simplify
 
-        notes: list[str] = []
-        counts = {"before": 0, "after": 0}
-        variants = []
-        for variant in model.variants:
-            stages = []
-            for stage in variant.stages:
-                before = onnxkit.read(stage.graph)
-                after, remarks = simplify(before)
-                notes += [f"{stage.name}: {remark}" if len(model.stages) > 1 else remark for remark in remarks]
-                counts["before"] += len(before.graph.node)
-                counts["after"] += len(after.graph.node)
-                stages.append(replace(stage, graph=context.keep(onnxkit.pack(after))))
-            variants.append(replace(variant, stages=tuple(stages)))
-        notes.insert(0, f"{counts['before']} nodes before, {counts['after']} after")
-        step = Step(self.name, plugin="edgewright", notes=tuple(notes), details={"nodes": counts})
-        return replace(model, variants=tuple(variants)).after(step)
+        before = onnxkit.read(model.graph)
+        after, remarks = simplify(before)
+        counts = {"before": len(before.graph.node), "after": len(after.graph.node)}
+        notes = (f"{counts['before']} nodes before, {counts['after']} after", *remarks)
+        step = Step(self.name, plugin="edgewright", notes=notes, details={"nodes": counts})
+        return model.with_graph(context.keep(onnxkit.pack(after))).after(step)
 
 
 SIMPLIFY = Simplify()
