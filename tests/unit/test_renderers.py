@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.bundle import plain
-from edgewright.types import Judgement, Measurement, Report, Row, Step, Verdict, unknown
+from edgewright.types import Exit, Exits, Judgement, Measurement, Report, Row, Step, Verdict, unknown
 from edgewright_exporters.figures import figure, fitting_scale, ratio
 from edgewright_exporters.report_json import JSON
 from edgewright_exporters.report_markdown import MARKDOWN
@@ -140,6 +140,15 @@ def test_empty_sections_are_left_out():
         REPORT, steps=(), candidates=(), skipped=(), settings={}, notes=(), verdict=Verdict("met", "original", (), 1)
     )
     assert "##" not in MARKDOWN.render(bare)
+
+
+def test_exits_have_a_table_of_their_own():
+    exits = Exits("test", "top-1 %", (Exit("e1", 0.83, 0.75, 200, 97.0, 88.0, 1.0, 1.25),), (), notes=("two exits",))
+    text = MARKDOWN.render(replace(REPORT, exits=exits))
+    section = text[text.index("## Exits") : text.index("## Contract")]
+    cells = [cell.strip() for cell in section.splitlines()[4].strip("|").split("|")]
+    assert cells == ["e1", "0.83", "75.0%", "200", "97.00", "88.00", "1 ms", "1.25 ms"]
+    assert "- two exits" in section
 
 
 def test_markdown_columns_line_up():

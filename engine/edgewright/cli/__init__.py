@@ -15,6 +15,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "profile": ("edgewright.cli.profile", "Measure a bundle or a model: latency, memory, time per operator."),
     "predict": ("edgewright.cli.predict", "Predict what a model costs on a target that is not at hand."),
     "compare": ("edgewright.cli.compare", "Measure two bundles or models against each other, interleaved."),
+    "report": ("edgewright.cli.report", "Write the report of one or several bundles as a page."),
+    "stress": ("edgewright.cli.stress", "Find inputs that slow a bundle with exits, and what a deadline does then."),
     "verify": ("edgewright.cli.verify", "Check a bundle: every digest, and its answer to its own example."),
     "targets": ("edgewright.cli.targets", "List the targets, or one with the source of every figure."),
     "plugins": ("edgewright.cli.plugins", "List the plugins, what they offer, and why any is broken."),
