@@ -449,9 +449,9 @@ class Verdict:
 class Exit:
     """One way out of a model with gates, as rows really took it.
 
-    Of `n` rows the `share` left here; `metric` is the task's, of these rows alone; `everyone` is the metric if every
-    row left here. `cost_ms` is the mean time from the start to this exit in the running chain, `high_ms` what 999 of
-    1000 stayed below.
+    `n` rows, the `share` of all, left here; `metric` is the task's, of these rows alone; `everyone` is the metric if
+    every row left here. `cost_ms` is the mean time from the start to this exit in the running chain, `high_ms` what
+    999 of 1000 stayed below.
     """
 
     stage: str

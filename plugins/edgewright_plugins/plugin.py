@@ -6,13 +6,17 @@ EDGEWRIGHT_API = 1
 
 MODULES = (
     "edgewright_plugins.adaquant",
+    "edgewright_plugins.early_exit",
+    "edgewright_plugins.attacks",
     "edgewright_plugins.eora",
+    "edgewright_plugins.gates",
     "edgewright_plugins.half",
     "edgewright_plugins.lift",
     "edgewright_plugins.loaders",
     "edgewright_plugins.lower",
     "edgewright_plugins.lsq",
     "edgewright_plugins.mixed_bits",
+    "edgewright_plugins.nested_if",
     "edgewright_plugins.quantize",
     "edgewright_plugins.simplify",
 )

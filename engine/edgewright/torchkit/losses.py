@@ -71,7 +71,7 @@ def supervised(loss: Loss | None = None) -> Objective:
     def objective(module: nn.Module, batch: Batch) -> Tensor:
         if batch.labels is None:
             raise TaskError("the training examples have no labels; give labels, or train with distillation alone")
-        return _judged(loss, module(*batch.inputs), batch.labels)
+        return judged(loss, module(*batch.inputs), batch.labels)
 
     return objective
 
@@ -95,7 +95,7 @@ def distilled(
         distance = _distances(outputs_of(returned), wanted, batch.labels, temperature)
         if batch.labels is None or weight >= 1:
             return distance
-        return (1 - weight) * _judged(loss, returned, batch.labels) + weight * distance
+        return (1 - weight) * judged(loss, returned, batch.labels) + weight * distance
 
     return objective
 
@@ -110,15 +110,16 @@ def _distances(found: list[Tensor], wanted: list[Tensor], labels: Any, temperatu
             continue
         numbered = index == 0 and other.ndim == 2 and other.shape[1] > 1 and _class_axis(other, labels) is not None
         if numbered or _are_probabilities(other):
-            distances.append(_divergence(one.float(), other.float(), temperature))
+            distances.append(divergence(logits_of(one.float()), logits_of(other.float()), temperature))
         else:
             distances.append(functional.mse_loss(one.float(), other.float()) / _energy(other))
     return torch.stack(distances).mean()
 
 
-def _divergence(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+def divergence(found: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(wanted || found) at temperature T, the mean over rows; both are logits [..., classes]."""
     student, target = (
-        functional.log_softmax(logits_of(scores) / temperature, dim=-1).flatten(0, -2) for scores in (found, wanted)
+        functional.log_softmax(logits / temperature, dim=-1).flatten(0, -2) for logits in (found, wanted)
     )
     return temperature**2 * functional.kl_div(student, target, reduction="batchmean", log_target=True)
 
@@ -144,7 +145,8 @@ def _class_axis(outputs: Tensor, labels: Any) -> int | None:
     return None
 
 
-def _judged(loss: Loss, returned: Any, labels: Any) -> Tensor:
+def judged(loss: Loss, returned: Any, labels: Any) -> Tensor:
+    """A task's loss of what the module returned. Raises: TaskError that says what the loss was given."""
     try:
         return loss(returned, labels)
     except InputError:

@@ -9,6 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Generator, Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -24,7 +25,21 @@ OPSET = 20
 """What torch's exporter writes for without converting; onnxruntime 1.17 and later load it."""
 
 
-def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> onnx.ModelProto:
+class ByPosition(nn.Module):
+    """Calls a module with all it is given: so the shapes of its arguments can be stated without their names."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """What the module returns."""
+        return self.module(*tensors)
+
+
+def lower_module(
+    module: nn.Module, inputs: Arrays, outputs: Sequence[str], *, free_rows: bool = False
+) -> onnx.ModelProto:
     """The ONNX graph of `module` for inputs of just these shapes, names as given, free of source traces.
 
     What the module rounds (`torchkit.fakequant`) is integers in the graph, and the graph computes what `settled` does.
@@ -33,18 +48,21 @@ def lower_module(module: nn.Module, inputs: Arrays, outputs: Sequence[str]) -> o
         module: in evaluation mode; takes tensors by position, returns a tensor or a flat tuple of them.
         inputs: one array per argument, in order.
         outputs: a name for each tensor it returns.
+        free_rows: leave axis 0 of everything open, as far as the module lets it be.
 
     Raises: RefusedError naming the operators that have no ONNX form, or why the module cannot be captured.
     """
     tensors = tuple(torch.tensor(array) for array in inputs.values())
     rounded = rounds(module)
     module = settled(module, inputs)
+    rows = (tuple({0: torch.export.Dim.AUTO} for _ in tensors),) if free_rows else None
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                module,
+                ByPosition(module).eval() if free_rows else module,
                 tensors,
                 dynamo=True,
+                dynamic_shapes=rows,
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(outputs),
