@@ -208,7 +208,7 @@ def measured(paths: Sequence[Path], goals: Sequence[Goal], bench: Bench) -> list
     print(
         f"{first.heads} {first.seed} {first.goal}: the same exit in stages and in Ifs for {same} of {len(first.left)}"
     )
-    images = next(iter(bench.task.batches("test", bench.task.size("test")))).inputs["image"]
+    images = next(iter(next(iter(bench.task.batches("test", bench.task.size("test")))).inputs.values()))
     whole = bench.trial(bench.reference, bench.plan(bench.reference))
     times = timed([whole, *(each.path for each in listed)], images)
     return [found(each, times[number], times[0]) for number, each in enumerate(listed, 1)]

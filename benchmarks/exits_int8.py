@@ -74,7 +74,7 @@ def with_thresholds_of(fitted: Model, other: Model) -> Model:
 def measured(path: Path, mode: str, bench: Bench) -> dict[str, Found]:
     """Every form of one seed."""
     models = forms(path, mode, bench)
-    images = next(iter(bench.task.batches("test", bench.task.size("test")))).inputs["image"]
+    images = next(iter(next(iter(bench.task.batches("test", bench.task.size("test")))).inputs.values()))
     times = timed([bench.trial(model, bench.plan(model)) for model in models.values()], images)
     found: dict[str, Found] = {}
     for number, (name, model) in enumerate(models.items()):

@@ -30,13 +30,16 @@ def refused(transform: Transform, model: Model, target: Target) -> Refusal | Non
         return transform.check(model, target)
     if model.signature.state:
         return Refusal("it has several stages and keeps a state between runs; methods can take only one of the two")
-    reasons: dict[str, str] = {}
+    refusals: dict[str, Refusal] = {}
     for stage in model.stages:
         refusal = transform.check(alone(model, stage), target)
-        if refusal is None:
-            return None
-        reasons[stage.name] = refusal.reason
-    return Refusal(_summed(reasons))
+        if not isinstance(refusal, Refusal):
+            return refusal
+        refusals[stage.name] = refusal
+    first = next(iter(refusals.values()))
+    if all(each == first for each in refusals.values()):
+        return first
+    return Refusal(_summed({name: each.reason for name, each in refusals.items()}))
 
 
 def applied(transform: OnnxTransform, model: Model, params: Any, context: Workbench) -> Model:
