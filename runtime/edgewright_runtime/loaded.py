@@ -279,7 +279,8 @@ def _placements(bundle: Bundle) -> list[Placement]:
 
 def _open(bundle: Bundle, placement: Placement, runtimes: Mapping[str, str]) -> Session:
     artifact = _artifact(bundle, placement)
-    options = {**placement.options, "provider": placement.provider}
+    several = len(bundle.variants[0].stages) > 1
+    options = {**placement.options, "provider": placement.provider, "share_memory": several}
     return find_runtime(placement.runtime, runtimes).open(str(artifact.path), options)
 
 

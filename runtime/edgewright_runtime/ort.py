@@ -15,7 +15,11 @@ CPU = "CPUExecutionProvider"
 
 
 class Ort:
-    """ONNX Runtime. Options: `provider`, `threads` (1), `graph` (all, extended, basic, none), `allow_fallback`."""
+    """ONNX Runtime.
+
+    Options: `provider`, `threads` (1), `graph` (all, extended, basic, none), `allow_fallback`, and `share_memory`: take
+    memory from one arena for all sessions, so that a stage works in what the stage before it has left in the caches.
+    """
 
     name = "ort"
     formats: tuple[str, ...] = ("onnx",)

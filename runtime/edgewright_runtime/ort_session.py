@@ -6,6 +6,7 @@ import importlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -143,7 +144,21 @@ def _session_options(options: Mapping[str, Any]) -> Any:
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     if options.get("provider", CPU) != CPU and not options.get("allow_fallback"):
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if options.get("share_memory") and _share_memory():
+        settings.add_session_config_entry("session.use_env_allocators", "1")
     return settings
+
+
+@cache
+def _share_memory() -> bool:
+    """Have one arena for all sessions of this process that ask for it; False where onnxruntime is too old."""
+    if not hasattr(onnxruntime, "create_and_register_allocator"):
+        return False
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(place, None)
+    return True
 
 
 def _sentence(error: Exception) -> str:
