@@ -52,17 +52,26 @@ class Piece:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a run may go: to stage `through`, and to one that takes `highs_ns` only if it ends before `by_ns`."""
+    """How far a run that started at `start_ns` may go: to stage `through`, and to the next if it ends before `by_ns`.
+
+    A stage takes `highs_ns` at most. The stages up to one take `usual_ns` together: a run that is slower than that has
+    something beside it that slows it, and what slowed it will go on for a while.
+    """
 
     through: int
+    start_ns: float = 0.0
     by_ns: float = float("inf")
     highs_ns: tuple[float, ...] = ()
+    usual_ns: tuple[float, ...] = ()
 
     def stop(self, number: int, now_ns: int) -> bool:
         """Whether nothing may run after stage `number`."""
         if number >= self.through:
             return True
-        return bool(self.highs_ns) and now_ns + self.highs_ns[number + 1] > self.by_ns
+        if not self.highs_ns:
+            return False
+        slowed = max(1.0, (now_ns - self.start_ns) / (self.usual_ns[number] or float("inf")))
+        return now_ns + slowed * self.highs_ns[number + 1] > self.by_ns
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,7 +147,7 @@ class Loaded:
                 self._answer(self._pieces, feeds, perf_counter_ns(), self._policy.whole)
         self._policy.ready = True
 
-    def calibrate(self, seconds: float = 1.0, inputs: Optional[Arrays] = None) -> tuple[StageCost, ...]:
+    def calibrate(self, seconds: float = 2.0, inputs: Optional[Arrays] = None) -> tuple[StageCost, ...]:
         """Measure what each stage takes on this device, for so long, and keep it in the user's cache.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Optional
 
@@ -33,6 +34,7 @@ class Policy:
         self._fingerprint = ""
         self._costs: tuple[StageCost, ...] = ()
         self._highs_ns: tuple[float, ...] = ()
+        self._usual_ns: tuple[float, ...] = ()
 
     @property
     def costs(self) -> tuple[StageCost, ...]:
@@ -63,7 +65,8 @@ class Policy:
             raise InputError(f"there is no stage {through} to stop at; allowed: 0 to {last}")
         if deadline_ms is None:
             return Limits(last if through is None else through)
-        return Limits(last if through is None else through, start_ns + deadline_ms * 1e6, self._highs_ns)
+        through = last if through is None else through
+        return Limits(through, start_ns, start_ns + deadline_ms * 1e6, self._highs_ns, self._usual_ns)
 
     def check(self, *, answering: bool = True) -> None:
         """Raises: InputError when runs cannot stop before the end; with an answer, unless nobody wants one."""
@@ -76,6 +79,7 @@ class Policy:
     def _take(self, costs: tuple[StageCost, ...]) -> None:
         self._costs = costs
         self._highs_ns = tuple(cost.high_ms * 1e6 for cost in costs)
+        self._usual_ns = tuple(accumulate(cost.median_ms * 1e6 for cost in costs))
 
     def _device(self) -> str:
         self._fingerprint = self._fingerprint or find_device().fingerprint
