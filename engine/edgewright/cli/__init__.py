@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     Exit codes: 0 done, 1 a bug or a failing plugin, 2 usage or input, 3 contract not met, 4 device lost,
     130 interrupted.
     """
+    from edgewright.cli.interrupt import watch
+
+    watch()
     sys.exit(_call(argv))
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from edgewright.bundle import plain
+from edgewright.cli.interrupt import check
 from edgewright.environment import Environment
 from edgewright.recipe import Request, parse_shape
 from edgewright.registry import Registry
@@ -39,7 +40,8 @@ class Console:
         click.echo(text, err=True)
 
     def progress(self, message: str, done: int = 0, total: int = 0) -> None:
-        """What goes on now."""
+        """What goes on now. Raises: KeyboardInterrupt when one was lost."""
+        check()
         if self.quiet:
             return
         if not sys.stderr.isatty():
