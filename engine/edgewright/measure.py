@@ -141,7 +141,7 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
         memory=peak_of(setting, [peak]),
         ratio=None,
         runs_ns=(tuple(taken),),
-        deepest=deepest_of(setting, taken, depths),
+        deepest=deepest_of(setting, taken, depths, len(opened.placements) - 1),
     )
 
 
@@ -270,7 +270,7 @@ def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
         memory=peak_of(setting, [r.memory[name] for r in rounds]),
         ratio=ratio_of(setting.noting(of="mean" if depths else "p50"), log_ratios),
         runs_ns=tuple(r.runs_ns[name] for r in rounds),
-        deepest=deepest_of(setting, runs, depths),
+        deepest=deepest_of(setting, runs, depths, len(opened[0].placements) - 1),
     )
 
 

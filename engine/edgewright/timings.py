@@ -78,11 +78,16 @@ def latency_of(setting: Setting, runs_ns: Sequence[Sequence[int]]) -> dict[str, 
     }
 
 
-def deepest_of(setting: Setting, runs_ns: Sequence[int], depths: Sequence[int]) -> Measurement | None:
-    """The slowest that runs to the end were, in ms: the highest percentile that they support; None without depths."""
+def deepest_of(setting: Setting, runs_ns: Sequence[int], depths: Sequence[int], last: int) -> Measurement | None:
+    """How slow runs to the end were, in ms: the highest percentile that they support; None without depths.
+
+    `last` is the number of the last stage, 0 where the graph decides inside: there the deepest run counts.
+    """
     if not depths:
         return None
-    reached = [ns / 1e6 for ns, depth in zip(runs_ns, depths, strict=True) if depth == max(depths)]
+    reached = [ns / 1e6 for ns, depth in zip(runs_ns, depths, strict=True) if depth == (last or max(depths))]
+    if not reached:
+        return unknown(WORST, "ms", f"none of {len(depths)} runs went to the end")
     supported = stats.percentiles(reached)
     percent = max(supported)
     return Measurement(

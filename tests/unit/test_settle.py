@@ -28,6 +28,7 @@ from edgewright.store import Store
 from edgewright.task import TOP1, Task, top1
 from edgewright.task.metrics import top1_each
 from edgewright.testing.samples import conv_net
+from edgewright.timings import Setting, deepest_of
 from edgewright.types import Gate, Goal, Model, Signature, Stage, TensorSpec, Variant
 from edgewright_plugins.gates import GATES, Params
 
@@ -113,8 +114,17 @@ def test_the_chain_keeps_to_its_goal_where_it_was_fitted(bench: Bench) -> None:
     found = settle(aimed(bench.original, Goal(drop=0.05)), bench)
     for split in ("calibration", "selection"):
         assert bench.score(bench.outputs(found.model, split), split) >= 93
-    left = bench.deployed_exits(found.model, "selection", bench.plan(found.model))
-    assert left.min() < len(found.model.stages) - 1, "nobody leaves early"
+
+
+def test_rows_leave_early_where_much_may_be_lost(bench: Bench) -> None:
+    found = settle(aimed(bench.original, Goal(drop=0.3)), bench)
+    assert early(found.model, bench) > 0.5, "the first stage costs half of the whole at most, and loses 24 points"
+
+
+def early(model: Model, bench: Bench) -> float:
+    """The share of rows that leave before the end."""
+    left = bench.deployed_exits(model, "selection", bench.plan(model))
+    return float((left < len(model.stages) - 1).mean())
 
 
 def test_exits_are_where_scores_say(bench: Bench) -> None:
@@ -136,11 +146,8 @@ def test_an_unreachable_goal_leaves_one_graph_without_gates(bench: Bench) -> Non
 
 def test_a_cost_that_is_asked_for_is_reached(bench: Bench) -> None:
     dear, cheap = (settle(aimed(bench.original, Goal(cost=share)), bench) for share in (0.9, 0.5))
-    depth = [
-        float(bench.deployed_exits(each.model, "selection", bench.plan(each.model)).mean()) for each in (dear, cheap)
-    ]
     assert cheap.costs
-    assert depth[1] <= depth[0]
+    assert early(cheap.model, bench) >= early(dear.model, bench)
 
 
 def test_without_a_score_per_example_nothing_can_be_fitted(bench: Bench) -> None:
@@ -169,6 +176,11 @@ def test_a_settled_chain_is_compared_by_its_mean(bench: Bench) -> None:
     gated = found["gated"]
     assert gated.typical is gated.latency["mean"]
     assert gated.deepest is not None
+    assert gated.deepest.value is not None
+    median = gated.latency["p50"].value
+    assert median is not None
+    assert gated.deepest.value > median, "slower than half of all runs"
+    assert 0.05 < gated.deepest.conditions["share"] < 0.7
     assert gated.ratio is not None
     assert gated.ratio.conditions["of"] == "mean"
     assert gated.ratio.value is not None
@@ -189,3 +201,15 @@ def test_gates_forgets_thresholds_so_that_they_are_fitted_anew(bench: Bench) -> 
     assert opened.variants[0].goal == Goal(drop=0.02)
     assert GATES.apply(fitted, Params(cost=0.5), context).variants[0].goal == Goal(cost=0.5)
     assert not unsettled(context.settled(opened))
+
+
+def test_nobody_at_the_end_is_not_told_as_the_end() -> None:
+    setting = Setting("measured", {})
+    found = deepest_of(setting, [1_000_000, 2_000_000], [0, 1], 2)
+    assert found is not None
+    assert found.value is None
+    assert found.reason == "none of 2 runs went to the end"
+    inside = deepest_of(setting, [1_000_000, 2_000_000], [0, 1], 0)
+    assert inside is not None
+    assert inside.value == 2.0
+    assert deepest_of(setting, [1_000_000], [], 0) is None
