@@ -262,7 +262,8 @@ def test_a_cut_that_the_network_does_not_come_by_is_refused():
 def test_the_heads_that_fit_are_chosen_and_others_refused():
     vit = anatomy_of(model_of(transformers_net("ViT"), 1, 3, 16, 16))
     resnet, masked = anatomy_of(model_of(ResNet(), 1, 3, 16, 16)), anatomy_of(model_of(Masked(), 1, 6, 12))
-    assert [family_of(Params(), each) for each in (vit, resnet, masked)] == ["lgvit", "perceiver", "linear"]
+    assert [family_of(Params(), each) for each in (vit, resnet, masked)] == ["lgvit", "linear", "linear"]
+    assert family_of(Params(heads="perceiver"), resnet) == "perceiver"
     assert family_of(Params(heads="lgvit"), resnet) == "lgvit"
     assert family_of(Params(at=(2,)), resnet) == "linear"
     with pytest.raises(RefusedError, match=r"heads=perceiver needs .* choose heads=lgvit or heads=linear"):

@@ -18,8 +18,8 @@ class Params:
     heads: str = field(
         default="auto",
         metadata={
-            "help": "what answers at an exit: lgvit for tokens on a grid, perceiver (a latent beside a convolutional "
-            "network), linear; auto takes the first that fits",
+            "help": "what answers at an exit: lgvit for tokens on a grid, linear for anything, perceiver (a latent "
+            "beside a convolutional network: better answers, many small operators); auto: lgvit if it fits, or linear",
             "choices": ("auto", "lgvit", "perceiver", "linear"),
         },
     )

@@ -76,8 +76,9 @@ def family_of(params: Params, anatomy: Anatomy) -> str:
         "linear": True,
     }
     if params.heads == "auto":
-        fitting["lgvit"] = fitting["lgvit"] and anatomy.tokens is not None
-        return next(name for name, fits in fitting.items() if fits)
+        # Dynamic Perceiver has to be asked for: on CPUs its small operators cost more than its exits save
+        # (docs/results/early-exit-resnet18.md).
+        return "lgvit" if fitting["lgvit"] and anatomy.tokens is not None else "linear"
     if not fitting[params.heads]:
         layouts = ", ".join(dict.fromkeys(stage.layout for stage in anatomy.stages))
         raise RefusedError(
