@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.exits.choices import OFF, Table, along, arrival, cuts_of, evaluate, tabulate
-from edgewright.exits.fit import MARGIN, Costs, Fit, Observed, fit, initial, reweighed
+from edgewright.exits.fit import MARGIN, Costs, Fit, Observed, fit, reweighed
 from edgewright.exits.search import Aim, alone, closed, geometric, moved
 from edgewright.gates import depth_of
 from edgewright.types import Goal
@@ -159,15 +159,6 @@ def test_saturated_scores_leave_together() -> None:
 def test_neighbours_in_float32_are_parted(towards: int) -> None:
     pair = np.array([1.0, np.nextafter(np.float32(1), np.float32(towards))], np.float32)
     assert [(pair >= cut).sum() for cut in cuts_of(pair)] == [2, 1]
-
-
-def test_equal_shares_leave_for_the_first_measurement() -> None:
-    seen = observed("smooth", 3, 1200, seed=1)
-    thresholds = initial(seen)
-    shares = np.bincount(depth_of(seen.scores, thresholds), minlength=4) / 1200
-    np.testing.assert_allclose(shares, 0.25, atol=0.03)
-    late = np.bincount(depth_of(seen.scores, initial(seen, q=4.0)), minlength=4) / 1200
-    assert (np.diff(late) > 0).all()
 
 
 def found_with(seen: Observed, goal: Goal, saved: float = 0.1) -> Fit:

@@ -346,3 +346,11 @@ def test_rows_keep_their_place_and_leave_at_their_gate(case: tuple[list[bool], A
     for number, piece in enumerate(pieces[: max(wanted) + 1]):
         fed = sum(depth >= number for depth in wanted) if all(free[number:]) else len(x)
         assert piece.session.seen == fed
+
+
+def test_a_run_that_is_slowed_expects_the_next_stage_to_be_slowed_too() -> None:
+    limits = Limits(2, start_ns=0, by_ns=100, highs_ns=(15, 20, 30), usual_ns=(10, 30, 60))
+    assert not limits.stop(0, 10)
+    assert not limits.stop(0, 8), "a run that was lucky so far is not trusted with more"
+    assert limits.stop(0, 40), "four times as slow as usual: the next may take 80, not 20"
+    assert limits.stop(2, 10), "nothing comes after the last stage"

@@ -14,7 +14,6 @@ from edgewright.exits.search import (
     Aim,
     alone,
     closed,
-    geometric,
     ladder,
     opened,
     pruned,
@@ -100,16 +99,6 @@ def fit(observed: Observed, costs: Costs, goal: Goal, *, margin: float = MARGIN)
         Tradeoff(_thresholds(table, each.choice), each.cost, final - each.drop, chosen=each is chosen) for each in front
     )
     return replace(reweighed(_thresholds(table, chosen.choice), observed, costs), tradeoffs=points)
-
-
-def initial(observed: Observed, q: float = 1.0) -> Thresholds:
-    """Thresholds at which the share of rows that leaves goes as q^k over the exits; equal shares with q = 1.
-
-    None where scores leave no choice but to let nobody out.
-    """
-    exits = len(observed.scores)
-    table = tabulate(observed.scores, observed.quality, (1.0,) * (exits + 1), (0.0,) * exits)
-    return _thresholds(table, geometric(table, range(exits), q))
 
 
 def reweighed(thresholds: Sequence[float | None], observed: Observed, costs: Costs) -> Fit:
