@@ -262,9 +262,14 @@ class Agent:
         found = self.ask("spin", handle=opened.handle, ns=ms * 1e6, runs=runs)
         return [ns / 1e6 for ns in found["ns"]]
 
-    def profile(self, opened: Opened, *, runs: int = 20, inputs: Arrays | None = None) -> list[OperatorTime]:
-        """Mean time per executed node. Raises: InputError for a model of several stages."""
-        found = self.ask("profile", handle=opened.handle, inputs=self._send(inputs or {}), runs=runs)
+    def profile(
+        self, opened: Opened, *, runs: int = 20, inputs: Arrays | None = None, stage: int | None = None
+    ) -> list[OperatorTime]:
+        """Median time per executed node, of `stage` whatever the gates before it say.
+
+        Raises: InputError for a model of several stages when none is named.
+        """
+        found = self.ask("profile", handle=opened.handle, inputs=self._send(inputs or {}), runs=runs, stage=stage)
         return [OperatorTime(**node) for node in found["nodes"]]
 
     def memory(self, opened: Opened) -> dict[str, int | None]:

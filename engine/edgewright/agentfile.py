@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgewright.errors import DeviceError
 
-CORE_FILES = ("errors.py", "types.py", "gates.py", "protocols.py", "bundle.py", "protocol.py")
+CORE_PARTS = ("errors", "types", "gates", "protocols", "bundle", "protocol")
 """What crosses of the core: the device set, and the protocols that third parties import to be typed."""
 
 
@@ -21,7 +21,9 @@ def build_agent(folder: Path) -> Path:
     sources = {"__main__.py": b"from edgewright_runtime.agent import main\n\nraise SystemExit(main())\n"}
     sources["edgewright/__init__.py"] = b'"""The part of the core that runs on devices."""\n'
     core = _package("edgewright")
-    sources.update({f"edgewright/{name}": (core / name).read_bytes() for name in CORE_FILES})
+    for part in CORE_PARTS:
+        for path in sorted((core / part).glob("*.py")) or [core / f"{part}.py"]:
+            sources[f"edgewright/{path.relative_to(core).as_posix()}"] = path.read_bytes()
     for path in sorted(_package("edgewright_runtime").glob("*.py")):
         if path.name != "plugin.py":
             sources[f"edgewright_runtime/{path.name}"] = path.read_bytes()

@@ -122,27 +122,36 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
     opened = agent.open(candidate.bundle, **candidate.options, turn=0)
     try:
         _, settled = agent.warm(opened)
-        taken: list[int] = []
-        depths: list[int] = []
-        while len(taken) < preset.runs or sum(taken) < preset.seconds * 1e9:
-            timed = agent.time(opened, least_runs=1, least_ns=BLOCK_NS)
-            taken += timed.ns
-            depths += timed.depths
-            if progress:
-                progress("measuring", int(sum(taken) / 1e6), int(preset.seconds * 1e3))
+        taken, depths = run_for(agent, opened, preset, progress)
         peak = agent.memory(opened)
     finally:
         agent.close(opened)
     setting = _setting(agent.device(), candidate, preset, (opened,)).noting(settled=settled)
     return Measured(
-        latency=latency_of(setting, [taken]),
+        latency=latency_of(setting, [taken], [depths]),
         load=median_of(setting, "load", [opened.load_ms]),
         first=median_of(setting, "first inference", [opened.first_ms]),
         memory=peak_of(setting, [peak]),
         ratio=None,
         runs_ns=(tuple(taken),),
         deepest=deepest_of(setting, taken, depths, len(opened.placements) - 1),
+        depths=(tuple(depths),),
     )
+
+
+def run_for(
+    agent: Agent, opened: Opened, preset: Preset, progress: Progress | None = None, *, deadline_ms: float | None = None
+) -> tuple[list[int], list[int]]:
+    """Nanoseconds and depths (see Timed) of runs, until the preset's seconds and runs are both reached."""
+    taken: list[int] = []
+    depths: list[int] = []
+    while len(taken) < preset.runs or sum(taken) < preset.seconds * 1e9:
+        timed = agent.time(opened, least_runs=1, least_ns=BLOCK_NS, deadline_ms=deadline_ms)
+        taken += timed.ns
+        depths += timed.depths
+        if progress:
+            progress("measuring", int(sum(taken) / 1e6), int(preset.seconds * 1e3))
+    return taken, depths
 
 
 # ------------------------------------------------------------------ several candidates, in turns
@@ -264,13 +273,14 @@ def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
     runs = [ns for r in rounds for ns in r.runs_ns[name]]
     depths = [depth for r in rounds for depth in r.depths[name]]
     return Measured(
-        latency=latency_of(setting, [r.runs_ns[name] for r in rounds]),
+        latency=latency_of(setting, [r.runs_ns[name] for r in rounds], [r.depths[name] for r in rounds]),
         load=median_of(setting, "load", [o.load_ms for o in opened]),
         first=median_of(setting, "first inference", [o.first_ms for o in opened]),
         memory=peak_of(setting, [r.memory[name] for r in rounds]),
         ratio=ratio_of(setting.noting(of="mean" if depths else "p50"), log_ratios),
         runs_ns=tuple(r.runs_ns[name] for r in rounds),
         deepest=deepest_of(setting, runs, depths, len(opened[0].placements) - 1),
+        depths=tuple(r.depths[name] for r in rounds),
     )
 
 

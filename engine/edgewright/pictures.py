@@ -9,7 +9,8 @@ import numpy as np
 
 from edgewright.bundle import Bundle
 from edgewright.errors import TaskError
-from edgewright.task import Task, load_task
+from edgewright.realinputs import open_task
+from edgewright.task import Task
 from edgewright.types import Array, Exits
 
 MOST = 8
@@ -32,8 +33,7 @@ def pictures_of(bundle: Bundle, exits: Exits, source: str) -> Mapping[int, bytes
 
 def judged_task(bundle: Bundle, source: str) -> Task:
     """The task at `source`, known to be the bundle's own. Raises: TaskError."""
-    seed = int(bundle.extra.get("recipe", {}).get("seed", 0))
-    task = load_task(source, bundle.signature, seed).checked(bundle.signature)
+    task = open_task(bundle, source)
     if task.digest != bundle.extra.get("task", {}).get("digest"):
         name = bundle.extra.get("task", {}).get("name", "none")
         raise TaskError(

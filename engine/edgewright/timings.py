@@ -23,8 +23,9 @@ class Measured:
 
     `latency` maps p50, mean, and the percentiles that the runs support, to milliseconds; `ratio` is the
     reference's latency over this one's, so above 1 is faster (None when it was measured alone).
-    `runs_ns` is every run, round by round. `deepest` is what runs took that went to the end of a model with gates,
-    None for a model in which all runs are alike.
+    `runs_ns` is every run, round by round, and `depths` the last stage of each (the latest exit, where the graph
+    decides inside). `deepest` is what runs took that went to the end of a model with gates. For a model in which all
+    runs are alike it is None, and `depths` are empty.
     """
 
     latency: Mapping[str, Measurement]
@@ -34,6 +35,7 @@ class Measured:
     ratio: Measurement | None
     runs_ns: tuple[tuple[int, ...], ...]
     deepest: Measurement | None = None
+    depths: tuple[tuple[int, ...], ...] = ()
 
     @property
     def typical(self) -> Measurement:
@@ -53,11 +55,16 @@ class Setting:
         return replace(self, conditions={**self.conditions, **more})
 
 
-def latency_of(setting: Setting, runs_ns: Sequence[Sequence[int]]) -> dict[str, Measurement]:
-    """Latency in ms by statistic, from every run of every round."""
+def latency_of(
+    setting: Setting, runs_ns: Sequence[Sequence[int]], depths: Sequence[Sequence[int]] = ()
+) -> dict[str, Measurement]:
+    """Latency in ms by statistic, from every run of every round.
+
+    With `depths`, runs are steady when those that ended at the same place are.
+    """
     rounds_ms = [np.asarray(runs, np.float64) / 1e6 for runs in runs_ns]
     everything = np.concatenate(rounds_ms)
-    steady = stats.stability(everything)
+    steady = stats.stability(_levelled(everything, [depth for each in depths for depth in each]))
     mean, mean_interval = stats.mean_interval([float(r.mean()) for r in rounds_ms])
     values = {f"p{percent:g}": value for percent, value in stats.percentiles(everything).items()}
     intervals = {"p50": _median_interval(everything, rounds_ms), "mean": mean_interval}
@@ -78,6 +85,16 @@ def latency_of(setting: Setting, runs_ns: Sequence[Sequence[int]]) -> dict[str, 
     }
 
 
+def _levelled(runs: npt.NDArray[np.float64], depths: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Runs over the median of those that ended at the same place: that some go deeper is no unrest."""
+    if not depths:
+        return runs
+    reached, levelled = np.asarray(depths), runs.copy()
+    for depth in np.unique(reached):
+        levelled[reached == depth] /= np.median(runs[reached == depth])
+    return levelled
+
+
 def deepest_of(setting: Setting, runs_ns: Sequence[int], depths: Sequence[int], last: int) -> Measurement | None:
     """How slow runs to the end were, in ms: the highest percentile that they support; None without depths.
 
@@ -85,7 +102,8 @@ def deepest_of(setting: Setting, runs_ns: Sequence[int], depths: Sequence[int], 
     """
     if not depths:
         return None
-    reached = [ns / 1e6 for ns, depth in zip(runs_ns, depths, strict=True) if depth == (last or max(depths))]
+    end = last or max(depths)
+    reached = [ns / 1e6 for ns, depth in zip(runs_ns, depths, strict=True) if depth == end]
     if not reached:
         return unknown(WORST, "ms", f"none of {len(depths)} runs went to the end")
     supported = stats.percentiles(reached)

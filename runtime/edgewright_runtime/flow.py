@@ -36,9 +36,13 @@ class Piece:
 
     def run(self, values: Arrays, carried: Sequence[Any]) -> list[Any]:
         """What the stage's graph returns, in its order."""
+        return self.session.run(self.feeds(values, carried))
+
+    def feeds(self, values: Arrays, carried: Sequence[Any]) -> dict[str, Any]:
+        """What the stage's graph takes."""
         feeds = {name: values[source] for name, source in self.takes}
         feeds.update(zip(self.carried, carried))
-        return self.session.run(feeds)
+        return feeds
 
     def outputs(self, results: Sequence[Any]) -> dict[str, Any]:
         """The model's outputs among the results, by name."""

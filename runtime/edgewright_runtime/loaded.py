@@ -113,10 +113,12 @@ class Loaded:
             found.append({**piece.outputs(results), **score})
         return found
 
-    def graph_feeds(self, inputs: Arrays) -> dict[str, Any]:
-        """What the first stage's graph takes when the model is given `inputs`, zero states included."""
-        values = self._with_state(inputs)
-        return {name: values[source] for name, source in self._pieces[0].takes}
+    def graph_feeds(self, inputs: Arrays, stage: int = 0) -> dict[str, Any]:
+        """What the graph of a stage takes when the model is given `inputs`, zero states included, and no row leaves."""
+        values, carried = self._with_state(inputs), cast("Sequence[Any]", ())
+        for piece in self._pieces[:stage]:
+            carried = piece.carry(piece.run(values, carried))
+        return self._pieces[stage].feeds(values, carried)
 
     def reset(self) -> None:
         """Forget the recurrent state: the next run starts from zeros."""

@@ -149,10 +149,12 @@ class Worker:
         return {"ns": [spin(request["ns"]) for _ in range(request["runs"])]}
 
     def _profile(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        if len(self._loaded.sessions) != 1:
-            raise InputError("only a model of one stage can be profiled by operator; profile its stages alone")
-        session = self._loaded.sessions[0]
-        return {"nodes": session.profile(self._loaded.graph_feeds(self._chosen(request)), request["runs"])}
+        stage = request.get("stage")
+        if stage is None and len(self._loaded.sessions) != 1:
+            raise InputError("a model of several stages is profiled by operator one stage at a time; say which")
+        stage = stage or 0
+        feeds = self._loaded.graph_feeds(self._chosen(request), stage)
+        return {"nodes": self._loaded.sessions[stage].profile(feeds, request["runs"])}
 
     def _memory(self) -> dict[str, Any]:
         return {"baseline_bytes": self._baseline, "peak_bytes": peak_bytes()}

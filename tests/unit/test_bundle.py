@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright import bundle as bundles
 from edgewright.bundle import Contents, check_destination, manifest_digest, open_bundle, safe_place, write_bundle
+from edgewright.bundle import writing as bundles
 from edgewright.errors import BundleError, OutputError
 from edgewright.types import Artifact, GraphFile, Placement, Plan, Signature, Stage, State, TensorSpec, Variant
 
@@ -142,7 +142,7 @@ def test_a_manifest_of_another_form_is_refused(tmp_path, change):
         open_bundle(tmp_path / "out")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -202,7 +202,7 @@ def test_a_kill_while_writing_leaves_the_older_bundle_or_none(tmp_path):
         import os, signal, sys
         from pathlib import Path
         sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
-        from edgewright import bundle
+        from edgewright.bundle import writing as bundle
         from test_bundle import contents
         bundle._swap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         bundle.write_bundle(Path({str(tmp_path)!r}) / "out", contents(Path({str(tmp_path)!r})))

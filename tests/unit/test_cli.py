@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgewright.cli import VERBS, main
+from edgewright.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
-
-
-@pytest.fixture
-def engine(tmp_path, monkeypatch, capsys):
-    """Run a verb in an empty folder with a cache of its own: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("EDGEWRIGHT_PLUGINS", raising=False)
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(argv)
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 def write_model(path: Path, *, opset: int = 17, shape=("batch", 4), external: str | None = None) -> Path:
@@ -61,15 +45,21 @@ def write_data(path: Path, shape=(40, 4), fill: float = 0.0, **changes) -> Path:
 def test_help_is_quick_and_imports_nothing_heavy():
     code = "import sys; sys.argv=['engine','--help']\nfrom edgewright.cli import main\ntry: main()\n"
     code += "except SystemExit: pass\nprint(sorted(sys.modules), file=sys.stderr)"
-    seconds = []
+    worked = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = processor_seconds()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
+        worked.append(processor_seconds() - before)
+    assert min(worked) < 0.3
     assert not {"torch", "onnx", "onnxruntime", "tvm", "onnxscript", "numpy"} & set(eval(done.stderr))
     for verb in VERBS:
         assert verb in done.stdout
+
+
+def processor_seconds() -> float:
+    """What ended processes of this one have worked: unlike the time that passed, it does not count others' work."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize("verb", VERBS)

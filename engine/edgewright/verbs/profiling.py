@@ -1,67 +1,100 @@
-"""Measures one bundle: latency by the protocol, memory, load and first inference, time per operator, a long run."""
+"""Measures one bundle: latency by the protocol, memory, load and first inference, time per operator, a long run.
+
+With a task, on real inputs: where they leave a model with gates, and what runs to each exit take.
+"""
 
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from edgewright import measure
 from edgewright.agent import Agent
-from edgewright.bench import holding
+from edgewright.bundle import Bundle
 from edgewright.environment import Environment
 from edgewright.errors import RecipeError
-from edgewright.measure import Candidate
+from edgewright.measure import Candidate, Preset
 from edgewright.pipeline import open_agent
-from edgewright.protocols import OperatorTime
+from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
 from edgewright.recipe import Request
 from edgewright.timings import Measured
 from edgewright.types import Device, Measurement
+from edgewright.verbs.details import Asked, Details, held, kind_of, look_closer
+from edgewright.verbs.leaving import Way, exit_names, ways_of
 from edgewright.verbs.subject import Subject, open_subject
+
+MOST_BYTES = 512 << 20
+"""Of real inputs: the process that is timed holds them all."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured. `minutes` are the medians of a sustained run, one a minute."""
+    """What was measured. `minutes` are the medians of a sustained run, one a minute.
+
+    `ways` says where `real` inputs left and what runs to there took; it is empty where all take the same way.
+    """
 
     subject: Subject
     device: Device
     measured: Measured
-    operators: Sequence[OperatorTime] = ()
+    details: Details
+    real: RealInputs | None = None
+    ways: tuple[Way, ...] = ()
     minutes: Sequence[Measurement] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> tuple[Measurement, ...]:
         """Every number, in reading order."""
         found = self.measured
-        return (*found.latency.values(), found.load, found.first, found.memory)
+        to_end = (found.deepest, self.details.whole)
+        return (*found.latency.values(), *filter(None, to_end), found.load, found.first, found.memory)
 
 
-def profile(
-    source: str, request: Request, env: Environment, *, per_op: bool = False, sustained: str | None = None
-) -> Profile:
-    """Measure a bundle, or a model under the target's default plan.
+def profile(source: str, request: Request, asked: Asked, env: Environment) -> Profile:
+    """Measure a bundle, or a model under the target's default plan; on real inputs if the request names a task.
 
-    Raises: BundleError, ModelError, RecipeError, DeviceError.
+    Raises: BundleError, ModelError, TaskError, RecipeError, DeviceError, InputError for a deadline that cannot be kept.
     """
     preset = measure.find_preset(request.preset or "default")
-    minutes = 0 if sustained is None else _minutes(sustained)
+    minutes = 0 if asked.sustained is None else _minutes(asked.sustained)
     subject = open_subject(source, request, env)
-    candidate = Candidate(subject.bundle.path, _options(subject, request))
     with ExitStack() as stack:
+        real = _real(subject.bundle, request, asked.examples, stack)
+        bundle = real.bundle if real else subject.bundle
+        candidate = Candidate(bundle.path, _options(subject, request))
         agent = open_agent(request.on or "local", env, stack)
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
+        details = look_closer(agent, candidate, bundle, real, asked, preset)
         found = measure.measure_one(agent, candidate, preset, env.progress)
-        operators: Sequence[OperatorTime] = ()
-        if per_op:
-            with holding(agent, candidate.bundle, subject.runtimes) as opened:
-                operators = agent.profile(opened, runs=50)
+        if details.exits is not None:
+            found = _without_inputs(agent, replace(candidate, bundle=subject.bundle.path), found)
         medians = tuple(_sustain(agent, candidate, minutes, env))
-        return Profile(subject, agent.device(), found, operators, medians)
+        device = agent.device()
+    ways = () if details.exits is None else ways_of(bundle, details.exits, found)
+    return Profile(subject, device, found, details, real, ways, medians, _notes(bundle, real, found))
+
+
+def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> RealInputs | None:
+    """Examples of the test split, which nothing was chosen by; of selection where there is none.
+
+    They are no more than one run takes where all runs take the same way.
+    """
+    if request.task is None:
+        return None
+    task = open_task(bundle, request.task, request.seed)
+    split = "test" if task.size("test") else "selection"
+    count = count if bundle.variants[0].gated else rows_of_run(bundle.signature)
+    inputs = draw_inputs(task, split, count, MOST_BYTES)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-inputs-")))
+    return RealInputs(task.name, split, inputs, with_inputs(bundle, inputs, folder))
 
 
 def _options(subject: Subject, request: Request) -> dict[str, object]:
@@ -71,13 +104,39 @@ def _options(subject: Subject, request: Request) -> dict[str, object]:
     return options
 
 
+def _without_inputs(agent: Agent, candidate: Candidate, found: Measured) -> Measured:
+    """The same, with load and memory of a process that does not hold all those inputs."""
+    lean = measure.measure_one(agent, candidate, Preset("once", seconds=0, runs=1, rounds=1))
+    return replace(found, load=lean.load, first=lean.first, memory=lean.memory)
+
+
+def _notes(bundle: Bundle, real: RealInputs | None, found: Measured) -> tuple[str, ...]:
+    """What the figures do not say of themselves."""
+    gated = bundle.variants[0].gated
+    if real and not gated:
+        return ("every run takes the same way through the model, so one real input is run again and again",)
+    if real or not gated:
+        return ()
+    depths = sorted({depth for each in found.depths for depth in each})
+    names = exit_names(bundle, depths[-1])
+    ways = f" of {len(names)}" if len(bundle.variants[0].stages) > 1 else ""
+    where = " and ".join(f"{names[depth]} (exit {depth + 1}{ways})" for depth in depths)
+    which = "the example input alone, which leaves"
+    if bundle.example_stream is not None:
+        which = "the inputs that it carries, which leave"
+    return (
+        f"these figures are for {which} at {where}; other inputs may cost more or less: give real ones with --task",
+    )
+
+
+# ------------------------------------------------------------------ a long run
+
+
 def _sustain(agent: Agent, candidate: Candidate, minutes: int, env: Environment) -> Iterator[Measurement]:
     """The median of each minute of one long run: what heat does to a device shows after minutes, not seconds."""
     if not minutes:
         return
-    opened = agent.open(candidate.bundle, **candidate.options)
-    try:
-        agent.warm(opened)
+    with held(agent, candidate) as opened:
         for minute in range(1, minutes + 1):
             end, taken = time.monotonic() + 60, list[int]()
             while time.monotonic() < end:
@@ -85,9 +144,7 @@ def _sustain(agent: Agent, candidate: Candidate, minutes: int, env: Environment)
             env.progress("sustained run, minute", minute, minutes)
             p50 = float(np.median(taken)) / 1e6
             found = Measurement(f"latency in minute {minute}", p50, "ms", len(taken), statistic="p50")
-            yield replace(found, kind="simulated" if agent.device().emulated else "measured")
-    finally:
-        agent.close(opened)
+            yield replace(found, kind=kind_of(agent))
 
 
 def _minutes(text: str) -> int:

@@ -17,6 +17,7 @@ from edgewright.numerics import difference
 from edgewright.pipeline import open_agent
 from edgewright.stats import percentiles
 from edgewright.types import Arrays
+from edgewright.verbs.leaving import rows_by_exit
 from edgewright.verbs.subject import runtime_entries
 
 TOLERANCE = 1e-3
@@ -61,20 +62,12 @@ def run_bundle(bundle: Path, inputs: Path, on: str, env: Environment, *, deadlin
     found = _infer(opened, read_npz(inputs, TaskError), on, env, deadline_ms=deadline_ms)
     return Ran(
         outputs=found.outputs,
-        exits=_exits(opened, found),
+        exits=rows_by_exit(opened, found.exits),
         times_ms={f"p{percent:g}": ms for percent, ms in percentiles(found.spent_ms).items()},
         runs=len(found.spent_ms),
         deadline_ms=deadline_ms,
         misses=None if deadline_ms is None else sum(ms > deadline_ms for ms in found.spent_ms),
     )
-
-
-def _exits(bundle: Bundle, found: Inferred) -> dict[str, int]:
-    first, *later = bundle.variants[0].stages
-    if not later and not first.exits:
-        return {}
-    names = [stage.name for stage in (first, *later)] if later else map("exit {}".format, range(found.exits.max() + 1))
-    return {name: int((found.exits == number).sum()) for number, name in enumerate(names)}
 
 
 def verify_bundle(bundle: Path, on: str, env: Environment) -> Verified:

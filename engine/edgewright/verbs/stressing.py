@@ -16,9 +16,11 @@ from edgewright.bench import holding
 from edgewright.bundle import Bundle, open_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.pipeline import open_agent
-from edgewright.task import load_task, noise_task
+from edgewright.realinputs import draw_inputs, open_task
+from edgewright.task import noise_task
 from edgewright.types import Array, Arrays, Measurement, unknown
 from edgewright.verbs.crafting import craft, probe_of
+from edgewright.verbs.leaving import WHOLE, whole_chain
 from edgewright.verbs.subject import runtime_entries
 
 ROUNDS = 5
@@ -27,9 +29,6 @@ ROUNDS = 5
 MOST_BYTES = 2 << 30
 """Of inputs that one attack may try: they lie on disk until it ends."""
 
-CALIBRATION_S = 1.0
-
-WHOLE = "latency to the end"
 REAL = "real inputs"
 NOISE = "seeded noise"
 
@@ -105,7 +104,7 @@ def stress(source: Path, asked: Asked, env: Environment) -> Stress:
         probe = probe_of(agent, opened, bundle.variants[0], inputs, asked.queries)
         crafted = craft(probe, inputs, asked.seed, env)
         timed = _timed(agent, opened, {name: inputs, **crafted.inputs}, asked.deadline_ms, env.progress)
-        whole = _whole(agent, opened, bundle)
+        whole = whole_chain(agent, opened, bundle)
         energy = unknown("energy", "mJ", f"no energy meter was found on {agent.address}")
         emulated = agent.device().emulated
     cases = _cases(timed, {name: "as they come", **crafted.about}, asked.deadline_ms, emulated=emulated)
@@ -114,18 +113,16 @@ def stress(source: Path, asked: Asked, env: Environment) -> Stress:
 
 def real_inputs(bundle: Bundle, asked: Asked) -> tuple[str, Arrays, tuple[str, ...]]:
     """What to call them, examples of the selection split (noise without a task), and what is to be said of them."""
-    seed = int(bundle.extra.get("recipe", {}).get("seed", 0))
     task = noise_task(bundle.signature, asked.seed, count=max(40, 4 * asked.examples))
     if asked.task is not None:
-        task = load_task(asked.task, bundle.signature, seed).checked(bundle.signature)
+        task = open_task(bundle, asked.task)
     split = "selection" if task.size("selection") else next(iter(task.splits))
-    one = next(iter(task.batches(split, 1, limit=1))).inputs
-    bytes_each = sum(array.nbytes for array in one.values())
-    count = min(asked.examples, task.size(split), max(8, MOST_BYTES // (asked.queries * bytes_each)))
+    inputs = draw_inputs(task, split, asked.examples, MOST_BYTES // asked.queries)
+    count = len(next(iter(inputs.values())))
     notes = () if count == asked.examples else (f"{count} of the {asked.examples} examples asked for",)
     if asked.task is None:
         notes = (*notes, "without --task the inputs are noise, so only how they compare with one another means much")
-    return REAL if asked.task else NOISE, next(iter(task.batches(split, count, limit=count))).inputs, notes
+    return REAL if asked.task else NOISE, inputs, notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,16 +177,6 @@ def _cases(
 
 def _late(taken_ms: Sequence[float], deadline_ms: float | None) -> int | None:
     return None if deadline_ms is None else sum(ms > deadline_ms for ms in taken_ms)
-
-
-def _whole(agent: Agent, opened: Opened, bundle: Bundle) -> Measurement:
-    """The sum of what 999 of 1000 runs of each stage stayed below."""
-    if len(bundle.variants[0].stages) == 1:
-        return unknown(WHOLE, "ms", "its graph decides inside, so its parts cannot be timed")
-    costs = agent.calibrate(opened, seconds=CALIBRATION_S)
-    kind = "simulated" if agent.device().emulated else "measured"
-    n = min(cost.n for cost in costs)
-    return Measurement(WHOLE, sum(cost.high_ms for cost in costs), "ms", n, statistic="p99.9", kind=kind)
 
 
 def _latency(taken_ms: Sequence[float], kind: str) -> tuple[Measurement, ...]:

@@ -1,56 +1,34 @@
-"""What every step of one run shares: outputs and scores, costs, plans and trial bundles; measured once, and kept."""
+"""What every step of one run shares; what was measured once is kept, under everything that it depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from edgewright import measure
-from edgewright.agent import Agent, Opened
+from edgewright.agent import Agent
 from edgewright.arrays import npz_bytes
+from edgewright.bench.answers import CHUNK, EXITS, by_stage, explored, holding, inferred
+from edgewright.bench.costs import predicted, predicted_stages, read_cost
+from edgewright.bench.placing import placements_of, stage_artifacts
 from edgewright.bundle import Contents, plain, write_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.errors import RefusedError
-from edgewright.protocols import Predictor, Runtime
+from edgewright.realinputs import draw_inputs
 from edgewright.recipe import Recipe
-from edgewright.registry import PREDICTORS, RUNTIMES, TARGETS, Registry, blame
+from edgewright.registry import RUNTIMES, TARGETS, Registry
 from edgewright.store import Store, key_of
 from edgewright.task import Task
 from edgewright.timings import Measured
-from edgewright.types import (
-    Array,
-    Arrays,
-    Artifact,
-    Cost,
-    Device,
-    GraphFile,
-    Measurement,
-    Model,
-    Placement,
-    Plan,
-    Stage,
-    StageCost,
-    Target,
-    Variant,
-    unknown,
-)
-
-EXITS = "@exits"
-"""Under which exits are kept beside the outputs; no tensor is called so."""
+from edgewright.types import Array, Arrays, Artifact, Cost, Device, Model, Placement, Plan, StageCost, Target, unknown
 
 STREAM = 256
 """Real inputs that a model with gates is timed on, since each takes a way of its own."""
 
 CALIBRATE_S = 2.0
 """How long the stages of a chain are timed."""
-
-CHUNK = 64
-"""Examples that travel to an agent at once: few enough to fit anywhere, enough to hide the trip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +91,11 @@ class Bench:
         plan = self.host_plan(model)
         key = key_of("explored", _graphs(model), plan, self.task.digest, split, self.host.device().fingerprint)
         found = self.store.remember_arrays(key, lambda: self._explore(model, split, plan))
-        return [
-            {name.partition("/")[2]: array for name, array in found.items() if name.startswith(f"{number}/")}
-            for number in range(len(model.variants[0].stages))
-        ]
+        return by_stage(found, len(model.variants[0].stages))
 
     def _explore(self, model: Model, split: str, plan: Plan) -> Arrays:
-        def ask(opened: Opened, inputs: Arrays) -> Arrays:
-            found = self.host.explore(opened, inputs, batch=self.recipe.batch)
-            return {f"{number}/{name}": array for number, each in enumerate(found) for name, array in each.items()}
-
-        return self._over(split, None, self.host, self.trial(model, plan), self.entries(plan), ask)
+        with holding(self.host, self.trial(model, plan), self.entries(plan)) as opened:
+            return explored(self.host, opened, self._chunks(split, None), self.recipe.batch)
 
     def _kept_outputs(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
         found = self._kept(model, split, limit, agent, plan)
@@ -134,31 +106,16 @@ class Bench:
         return self.store.remember_arrays(key, lambda: self._infer(model, split, limit, agent, plan))
 
     def _infer(self, model: Model, split: str, limit: int | None, agent: Agent, plan: Plan) -> Arrays:
-        def ask(opened: Opened, inputs: Arrays) -> Arrays:
-            outputs, exits = agent.infer_exits(opened, inputs, batch=self.recipe.batch)
-            return {**outputs, EXITS: exits}
+        with holding(agent, self.trial(model, plan), self.entries(plan)) as opened:
+            return inferred(agent, opened, self._chunks(split, limit), self.recipe.batch)
 
-        return self._over(split, limit, agent, self.trial(model, plan), self.entries(plan), ask)
-
-    def _over(  # noqa: PLR0917 - what to ask, of whom, about what
-        self,
-        split: str,
-        limit: int | None,
-        agent: Agent,
-        bundle: Path,
-        entries: Mapping[str, str],
-        ask: Callable[[Opened, Arrays], Arrays],
-    ) -> Arrays:
-        """What `ask` answers to each chunk of a split, joined on the example axis."""
-        parts: list[Arrays] = []
-        total = min(self.task.size(split), limit or self.task.size(split))
-        with holding(agent, bundle, entries) as opened:
-            done = 0
-            for batch in self.task.batches(split, CHUNK, limit=limit):
-                parts.append(ask(opened, batch.inputs))
-                done += len(batch.ids)
-                self.progress(f"outputs on {split}", done, total)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _chunks(self, split: str, limit: int | None) -> Iterator[Arrays]:
+        """The inputs of a split, chunk by chunk; tells how many were answered."""
+        done, total = 0, min(self.task.size(split), limit or self.task.size(split))
+        for batch in self.task.batches(split, CHUNK, limit=limit):
+            yield batch.inputs
+            done += len(batch.ids)
+            self.progress(f"outputs on {split}", done, total)
 
     def score(self, outputs: Arrays, split: str, limit: int | None = None) -> float:
         """The metric over a split; without labels the original's outputs stand in for them."""
@@ -180,7 +137,7 @@ class Bench:
     def plan_costs(self, plans: Mapping[str, tuple[Model, Plan]], quantity: str = "latency") -> Mapping[str, Cost]:
         """As `costs`, for plans that are not the default. Measured ones are kept, and not measured again."""
         if self.device is None:
-            return self._predicted({name: model for name, (model, _) in plans.items()}, quantity)
+            return predicted({name: model for name, (model, _) in plans.items()}, quantity, self.registry, self.target)
         if quantity != "latency":
             raise RefusedError(f"{quantity} cannot be measured on {self.target.name}: it has no meter for it")
         what = {name: (model.digest, plan) for name, (model, plan) in plans.items()}
@@ -200,7 +157,7 @@ class Bench:
         With thresholds rows leave as they say; without, runs end anywhere, so that every stage is seen.
         """
         if self.device is None:
-            return self._predicted_stages(model)
+            return predicted_stages(model, self.registry, self.target)
         plan = plan or self.plan(model)
         key = key_of("stage costs", model.digest, plan, self.device.device().fingerprint, self.task.digest)
         found = self.store.remember(key, "stages", lambda: plain(self._calibrated(model, plan)))
@@ -213,15 +170,6 @@ class Bench:
             self.progress(f"timing the stages of {model.name}", 0, 0)
             self.device.warm(opened)
             return self.device.calibrate(opened, seconds=CALIBRATE_S)
-
-    def _predicted_stages(self, model: Model) -> tuple[StageCost, ...]:
-        alone = {stage.name: stage_alone(model, stage) for stage in model.variants[0].stages}
-        costs = {name: self._predicted({name: each}, "latency")[name].value for name, each in alone.items()}
-        return tuple(
-            StageCost(name, value, value, found.interval[1] if found.interval else value, 0)
-            for name, found in costs.items()
-            for value in [found.value or 0.0]
-        )
 
     def timed(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Measured]:
         """Everything that timing tells, interleaved on the device; ratios refer to the first."""
@@ -240,19 +188,6 @@ class Bench:
                 progress=self.progress,
             )
 
-    def _predicted(self, models: Mapping[str, Model], quantity: str) -> Mapping[str, Cost]:
-        offer = self.registry.get(PREDICTORS, self.target.predictor)
-        predictor: Predictor = offer.value
-        first = next(iter(models.values()))
-        with blame(offer, f"predicting {quantity} for {self.target.name}"):
-            return {
-                name: Cost(
-                    predictor.predict(model, self.target, quantity),
-                    predictor.predict_ratio(first, model, self.target, quantity),
-                )
-                for name, model in models.items()
-            }
-
     def sample(self) -> Arrays:
         """A real input to time with; never from the test split."""
         split = "calibration" if self.task.size("calibration") else "selection"
@@ -261,7 +196,7 @@ class Bench:
     def stream(self) -> Arrays:
         """Real inputs, joined on the example axis, to time a model with gates on; never from the test split."""
         size = self.task.size("selection") // self.recipe.batch * self.recipe.batch
-        return next(iter(self.task.batches("selection", min(size, STREAM * self.recipe.batch)))).inputs
+        return draw_inputs(self.task, "selection", min(size, STREAM * self.recipe.batch))
 
     # ------------------------------------------------------------------ plans and trials
 
@@ -288,23 +223,7 @@ class Bench:
     def _placements(
         self, artifact: Artifact, target: Target, names: Sequence[str], device: Device | None
     ) -> Sequence[Placement]:
-        found: list[Placement] = []
-        refusals: list[str] = []
-        for name in names:
-            runtime = self.registry.get(RUNTIMES, name).value
-            refusal = _refuses(runtime, artifact, device)
-            if refusal:
-                refusals.append(f"{name}: {refusal}")
-                continue
-            found += [self._placement(artifact, name, o) for o in runtime.options(artifact, target)]
-        if not found:
-            raise RefusedError(f"no runtime can run {artifact.name}: {'; '.join(refusals)}")
-        return found
-
-    def _placement(self, artifact: Artifact, runtime: str, options: Mapping[str, Any]) -> Placement:
-        settings = {**options, "threads": self.recipe.threads, "allow_fallback": self.recipe.allow_fallback}
-        provider = str(settings.pop("provider"))
-        return Placement(artifact.variant, artifact.stage, artifact.name, runtime, provider, settings)
+        return placements_of(artifact, names, registry=self.registry, recipe=self.recipe, target=target, device=device)
 
     def entries(self, plan: Plan) -> Mapping[str, str]:
         """Where the agent finds the runtimes of a plan: name to `module:object`."""
@@ -324,53 +243,5 @@ class Bench:
         return path
 
 
-def _refuses(runtime: Runtime, artifact: Artifact, device: Device | None) -> str:
-    """Why a runtime cannot run an artifact; what is not at hand cannot be probed."""
-    if artifact.format not in runtime.formats:
-        return f"it takes {', '.join(runtime.formats)}, not {artifact.format}"
-    refusal = runtime.probe(device) if device is not None else None
-    return refusal.reason if refusal else ""
-
-
-@contextmanager
-def holding(agent: Agent, bundle: Path, runtimes: Mapping[str, str]) -> Generator[Opened]:
-    """A bundle that a worker of the agent holds until the block ends."""
-    opened = agent.open(bundle, runtimes=runtimes)
-    try:
-        yield opened
-    finally:
-        agent.close(opened)
-
-
-def stage_artifacts(model: Model) -> tuple[Artifact, ...]:
-    """The graphs of an ONNX model as artifacts, as they are."""
-    found: list[Artifact] = []
-    for variant in model.variants:
-        for stage in variant.stages:
-            graph = cast("GraphFile", stage.graph)
-            size = graph.path.stat().st_size
-            name = "-".join(dict.fromkeys((variant.name, stage.name)))
-            found.append(Artifact(name, graph.path, graph.digest, size, graph.format, variant.name, stage.name))
-    return tuple(found)
-
-
 def _graphs(model: Model) -> list[str]:
     return [stage.graph.digest for stage in model.stages]
-
-
-def stage_alone(model: Model, stage: Stage) -> Model:
-    """One stage as a model of its own, as far as a predictor looks at it."""
-    alone = replace(stage, gate=None, carry=(), outputs=stage.returns)
-    return replace(model, variants=(Variant(model.variants[0].name, (alone,)),))
-
-
-def read_cost(entry: Mapping[str, Any]) -> Cost:
-    """A Cost from its JSON form."""
-    return Cost(read_measurement(entry["value"]), read_measurement(entry["ratio"]))
-
-
-def read_measurement(entry: Mapping[str, Any]) -> Measurement:
-    """A Measurement from its JSON form."""
-    interval = entry.get("interval")
-    fields: dict[str, Any] = {**entry, "interval": None if interval is None else tuple(interval)}
-    return Measurement(**fields)

@@ -1,0 +1,38 @@
+"""What plugins satisfy. Structural: a plugin needs no base class, only these members.
+
+`Params` is a frozen dataclass; the command line, the recipe file, `engine plugins` and the documentation
+read names, types, defaults and `field(metadata={"help": ..., "low": ..., "high": ..., "choices": ...})` from it.
+A parameter whose metadata say `"nodes": True` holds names of nodes; each stage of a model is given its own.
+"""
+
+from edgewright.protocols.attacks import Attack, Probe
+from edgewright.protocols.context import Context, OperatorTime
+from edgewright.protocols.devices import Connection, Link, Meter, Predictor, Process
+from edgewright.protocols.formats import Exporter, GraphStore, Loader, LoadRequest
+from edgewright.protocols.renderers import PageRenderer, Renderer
+from edgewright.protocols.runtimes import Kernel, Runtime, Session
+from edgewright.protocols.transforms import NoParams, OnnxTransform, TorchTransform
+
+__all__ = [
+    "Attack",
+    "Connection",
+    "Context",
+    "Exporter",
+    "GraphStore",
+    "Kernel",
+    "Link",
+    "LoadRequest",
+    "Loader",
+    "Meter",
+    "NoParams",
+    "OnnxTransform",
+    "OperatorTime",
+    "PageRenderer",
+    "Predictor",
+    "Probe",
+    "Process",
+    "Renderer",
+    "Runtime",
+    "Session",
+    "TorchTransform",
+]

@@ -1,0 +1,83 @@
+"""What reaches a device, and what tells of costs there: by wire, by meter, by prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+from edgewright.types import Device, Measurement, Model, Target
+
+
+class Process(Protocol):
+    """A running command on the far side of a link."""
+
+    @property
+    def stdin(self) -> IO[bytes]: ...
+    @property
+    def stdout(self) -> IO[bytes]: ...
+    def poll(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def errors(self) -> str:
+        """What it wrote on its standard error."""
+        ...
+
+
+class Link(Protocol):
+    """An open connection to one device."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def root(self) -> Path:
+        """Our folder on the device."""
+        ...
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs our agent there."""
+        ...
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", timeout: float = 60) -> tuple[int, bytes, bytes]: ...
+    def start(self, argv: Sequence[str]) -> Process: ...
+    def put(self, local: Path, remote: str) -> str:
+        """Copy a file or folder to the device; returns where it lies there."""
+        ...
+
+    def get(self, remote: str, local: Path) -> None: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Connection(Protocol):
+    """A way to reach devices. Offered with `edgewright_connections`."""
+
+    @property
+    def scheme(self) -> str: ...
+    def open(self, address: str) -> Link:
+        """Raises: DeviceError when nothing answers."""
+        ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Tells what a model would cost on a target it does not have. Offered with `edgewright_predictors`."""
+
+    @property
+    def name(self) -> str: ...
+    def predict(self, model: Model, target: Target, quantity: str) -> Measurement:
+        """A measurement of kind `predicted`, with its interval."""
+        ...
+
+    def predict_ratio(self, first: Model, other: Model, target: Target, quantity: str) -> Measurement:
+        """How many times `other` is cheaper than `first`, with its own interval: the errors of a pair go together."""
+        ...
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """Yields traces of energy. Offered with `edgewright_meters`."""
+
+    @property
+    def name(self) -> str: ...
+    def sources(self, device: Device) -> Sequence[Mapping[str, Any]]: ...

@@ -1,0 +1,53 @@
+"""The values that flow: Model -> Artifact -> Plan -> Bundle -> Measurement -> Report.
+
+Part of the device set: Python 3.9 and numpy only, and numpy itself is needed for type checking alone.
+Values that hold arrays or modules compare by identity and carry a `digest`.
+"""
+
+from edgewright.types.devices import Device, Figure, Target
+from edgewright.types.measurements import Cost, Measurement, Metric, StageCost, unknown
+from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
+from edgewright.types.plans import Artifact, Placement, Plan
+from edgewright.types.plugins import Json, Offer, Refusal
+from edgewright.types.reports import Evidence, Exit, Exits, Judgement, Report, Row, Tradeoff, Verdict
+from edgewright.types.tensors import Array, Arrays, Dim, Signature, State, TensorSpec
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "Artifact",
+    "Cost",
+    "Device",
+    "Dim",
+    "Evidence",
+    "Exit",
+    "Exits",
+    "Figure",
+    "Gate",
+    "Goal",
+    "Graph",
+    "GraphFile",
+    "Json",
+    "Judgement",
+    "Measurement",
+    "Metric",
+    "Model",
+    "Offer",
+    "Placement",
+    "Plan",
+    "Refusal",
+    "Report",
+    "Row",
+    "Signature",
+    "Stage",
+    "StageCost",
+    "State",
+    "Step",
+    "Target",
+    "TensorSpec",
+    "TorchGraph",
+    "Tradeoff",
+    "Variant",
+    "Verdict",
+    "unknown",
+]

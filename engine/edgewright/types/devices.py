@@ -1,0 +1,62 @@
+"""What we expect of a device (`Target`), and what was found of one (`Device`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number about a device, with its unit and where it was read."""
+
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What we expect of a device. `compute` is the peak per dtype, `recipe` what runs when nothing is asked.
+
+    `default` marks the one target of a `family` that the family's name stands for.
+    Units: memory in bytes, compute in GFLOP/s (or GOP/s for integers), bandwidth in GB/s, power in W;
+    each Figure repeats its own.
+    """
+
+    name: str
+    title: str
+    isa: str
+    memory: Figure
+    compute: Mapping[str, Figure]
+    bandwidth: Figure
+    cores: Figure
+    unit: str = "cpu"
+    family: str = ""
+    default: bool = False
+    power: Mapping[str, Figure] = field(default_factory=dict)
+    runtimes: tuple[str, ...] = ("ort",)
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    predictor: str = "roofline"
+    recipe: tuple[str, ...] = ("simplify",)
+    features: tuple[str, ...] = ()
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was found behind a connection. `fingerprint` changes when anything that moves a latency does."""
+
+    fingerprint: str
+    isa: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    os: str
+    libc: str
+    python: str
+    features: tuple[str, ...]
+    versions: Mapping[str, str]
+    providers: tuple[str, ...]
+    governor: str
+    emulated: bool
