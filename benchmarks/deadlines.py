@@ -3,12 +3,13 @@
     python benchmarks/deadlines.py --bundle DIR --inputs X.npz [--runs 10000] [--busy 0|1]
 
 Deadlines lie at 25, 50 and 75 % of the way from the first exit's 99th percentile to that of the whole model, both
-measured here in runs that nothing interrupted. Each input is run with each deadline; after every run a loop spins for
-as long as the median run of the plan that was chosen takes, and is late by the same deadline: that is what the machine
-itself makes late when nothing but the processor is needed. Then the input runs to the same stage again, told to stop
-there and of no deadline (`late, again`): what is late then, no policy could have helped. One process on one CPU; with
---busy 1 another one spins on the same CPU. Prints a Markdown table; `y` in the .npz (the class of each example) adds
-the accuracy at each deadline.
+measured here in runs that nothing interrupted. Each input is run with each deadline. For every run a loop spins for as
+long as the median run of the plan that was chosen takes, and is late by the same deadline: that is what the machine
+itself makes late when nothing but the processor is needed. And the input runs to the same stage again, told to stop
+there and of no deadline (`late, again`): what is late then, no policy could have helped. The three take turns in a
+random order with random pauses between them, or the processor's time slices fall in step with them and one of the three
+is hit again and again. One process on one CPU; with --busy 1 another one spins on the same CPU. Prints a Markdown
+table; `y` in the .npz (the class of each example) adds the accuracy at each deadline.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
@@ -37,6 +39,8 @@ from edgewright_runtime.timing import spin
 
 WAY = (0.25, 0.50, 0.75)
 MEASURED_RUNS = 2000
+PAUSE_MS = 0.5
+"""The longest pause between two turns."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +82,43 @@ def timed(loaded: Loaded, feeds: Mapping[str, Any], **limits: Any) -> tuple[int,
 def meet(
     loaded: Loaded, arrays: Mapping[str, Any], labels: Any, *, name: str, deadline_ms: float, runs: int
 ) -> Deadline:
-    """Run every input with a deadline, spin for as long, and run it to the same stage again without one."""
+    """Run every input with a deadline; spin for as long, and run it to the same stage again without one."""
     feeds = cycle(arrays, 1)
+    rng = np.random.default_rng(0)
     taken: list[int] = []
     spun: list[int] = []
     again: list[int] = []
     depths: list[int] = []
     right = 0
     planned: dict[int, list[int]] = {}
-    for number in range(runs):
-        fed = next(feeds)
+
+    def run(fed: Mapping[str, Any]) -> None:
+        nonlocal right
         ns, result = timed(loaded, fed, deadline_ms=deadline_ms)
         depth = max(result.exits)
         planned.setdefault(depth, []).append(ns)
-        spun.append(spin(median(planned[depth][-101:])))
-        again.append(timed(loaded, fed, through=depth)[0])
+        if labels is not None:
+            right += answered(result) == labels[len(taken) % len(labels)]
         taken.append(ns)
         depths.append(depth)
-        if labels is not None:
-            right += answered(result) == labels[number % len(labels)]
+
+    def controls(fed: Mapping[str, Any], depth: int) -> list[Callable[[], None]]:
+        typical = median(planned[depth][-101:])
+        return [
+            lambda: spun.append(spin(typical)),
+            lambda: again.append(timed(loaded, fed, through=depth)[0]),
+        ]
+
+    waiting: list[Callable[[], None]] = []
+    for _ in range(runs):
+        fed = next(feeds)
+        turns = [partial(run, fed), *waiting]
+        for turn in rng.permutation(len(turns)):
+            spin(rng.uniform(0, PAUSE_MS) * 1e6)
+            turns[turn]()
+        waiting = controls(fed, depths[-1])
+    for turn in waiting:
+        turn()
     limit = deadline_ms * 1e6
     return Deadline(
         name,

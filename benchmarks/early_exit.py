@@ -2,9 +2,10 @@
 
     python benchmarks/early_exit.py train --data DIR --work DIR --out DIR --net vit12 --heads lgvit --seed 0
 
-`lgvit`, `linear` and `local` (local perception everywhere) are heads after the blocks of --at; `perceiver` is Dynamic
-Perceiver. The controls cost the same or have no exit: `truncated` ends after a block and is trained as a plain network
-of that depth, `none` is the network itself, trained on as long. A killed run goes on when it is called again.
+`lgvit`, `linear` and `local` (local perception everywhere) are heads after the blocks of --at, `frozen` are linear ones
+on a network that stays as it is; `perceiver` is Dynamic Perceiver. The other controls cost the same or have no exit:
+`truncated` ends after a block and is trained as a plain network of that depth, `none` is the network itself, trained on
+as long. A killed run goes on when it is called again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ AFTER = {"vit12": (3, 5, 7, 9), "vit": (2, 3, 4, 5), "resnet18": (2, 4, 6)}
 """After how many blocks there is an exit."""
 SHORTER = {"vit12": (6,), "vit": (4,), "resnet18": (6,)}
 """After how many blocks a truncated network ends."""
-HEADS = ("lgvit", "linear", "local", "truncated", "perceiver", "none")
+HEADS = ("lgvit", "linear", "frozen", "local", "truncated", "perceiver", "none")
 EVERY = 5
 """After how many epochs accuracy is read."""
 
@@ -100,7 +101,7 @@ def build(backbone: nn.Module, settings: Settings) -> MultiExit:
 def _heads(settings: Settings, anatomy: Anatomy) -> list[nn.Module]:
     grids = [anatomy.stages[anatomy.blocks[number - 1].stage] for number in settings.at]
     reads = anatomy.head.reads if anatomy.head else ()
-    if settings.heads in ("linear", "truncated"):
+    if settings.heads in ("linear", "frozen", "truncated"):
         return [LinearHead(grid, CLASSES, reads) for grid in grids]
     kinds = lgvit.kinds(len(grids))
     if settings.heads == "local":
@@ -137,6 +138,8 @@ def parts(settings: Settings, teacher: nn.Module | None) -> list[Part]:
     budget = None if settings.budget_s is None else settings.budget_s + (settings.head_budget_s or 0.0)
     if settings.heads == "perceiver":
         return [Part("joint", whole, objectives.perceiver(), budget_s=budget)]
+    if settings.heads == "frozen":
+        return [Part("heads", whole, objectives.heads_only(), frozen=True, budget_s=budget)]
     if settings.heads in ("truncated", "none"):
         plain = supervised() if teacher is None else distilled(teacher)
         return [Part("joint", whole, _first_answer(plain), budget_s=budget)]

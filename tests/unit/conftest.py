@@ -1,9 +1,10 @@
-"""Small bundles of real graphs, for every test that runs something."""
+"""Small bundles of real graphs, for every test that runs something; sample models on benches; the command line."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import onnx
 import onnx.parser
 import pytest
 
+from edgewright.bench import Bench
 from edgewright.bundle import Contents, file_digest, write_bundle
+from edgewright.cli import main
+from edgewright.registry import Registry
+from edgewright.store import Store
+from edgewright.testing import Rig, open_rig
+from edgewright.testing.rig import chain_bench
 from edgewright.types import Artifact, Gate, GraphFile, Placement, Plan, Signature, Stage, State, TensorSpec, Variant
 
 MakeBundle = Callable[..., Path]
+Engine = Callable[..., "tuple[int, str, str]"]
 
 LINEAR = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -95,3 +103,41 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
         return write_bundle(tmp_path / name, contents).path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def opened_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One rig for all tests: opening it starts an agent."""
+    with open_rig(tmp_path_factory.mktemp("rig"), Registry()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def rig(opened_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """The rig with a cache of its own for each file of tests, which so finds nothing that another one remembered."""
+    store = Store(tmp_path_factory.mktemp("cache"))
+    benches = {name: replace(b, env=replace(b.env, store=store)) for name, b in opened_rig.benches.items()}
+    return replace(opened_rig, store=store, benches=benches)
+
+
+@pytest.fixture(scope="module")
+def bench(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A chain of three stages without thresholds, whose last answer is always right: 25 examples to calibrate, 75 to
+    select by. Costs are predicted."""
+    return chain_bench(tmp_path_factory.mktemp("chain"), rig.benches["conv"], count=1000)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Engine:
+    """Run a verb in an empty folder with a cache of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDGEWRIGHT_PLUGINS", raising=False)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run

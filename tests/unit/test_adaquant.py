@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,6 +243,7 @@ def test_fewer_bits_of_activations_reach_the_file(tmp_path: Path) -> None:
     assert constant(proto, "w0").shape == found.values["w0"].shape
 
 
+@pytest.mark.slow
 def test_two_bits_lose_almost_nothing_where_nearest_rounding_loses_a_fifth(tmp_path: Path) -> None:
     """Digits, 96 unlabelled examples. Over ten draws 98.9 to 99.8 % (deviation 0.3) against 80.6 to 81.1 %."""
     digits = Path(__file__).parents[2] / "examples" / "digits"
@@ -270,16 +270,6 @@ def test_two_bits_lose_almost_nothing_where_nearest_rounding_loses_a_fifth(tmp_p
 # ------------------------------------------------------------------ biases
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Several threads on so small a network wait for one another most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_bias_tuning_finds_its_way_back_on_examples_it_has_not_seen() -> None:
     """Over ten seeds of the shift what is left of the divergence is 0.39 to 0.73; this one leaves 0.51."""
     proto, feeds = net(), examples(160)

@@ -66,13 +66,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("agents")
 
 
-@pytest.fixture
-def agent(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Agent]:
+@pytest.fixture(scope="module")
+def agent(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """A real agent on this machine, that keeps what it finds out in a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     link = LOCAL.open("")
-    with start_agent(link, cache) as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        with start_agent(link, cache) as started:
+            yield started
     link.close()
 
 
@@ -101,7 +102,7 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether it comes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -290,7 +291,7 @@ def test_no_process_is_left_over(cache: Path, make_bundle: MakeBundle, acme: dic
     else:
         supervisor.kill()
     assert wait_until(lambda: not alive(worker))
-    supervisor.wait(10)
+    supervisor.wait(120)
     supervisor.stdin.close()
     supervisor.stdout.close()
 
@@ -311,7 +312,7 @@ def test_an_interrupt_while_a_bundle_is_timed_stays_an_interrupt(cache: Path, ma
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         try:
-            agent.time(opened, least_runs=1, least_ns=20_000_000_000)
+            agent.time(opened, least_runs=1, least_ns=120_000_000_000)
         finally:  # as every caller does; the answer to `time` has not come, and must not be taken for this one
             agent.close(opened)
 
@@ -321,7 +322,7 @@ def test_an_interrupt_while_a_bundle_is_timed_stays_an_interrupt(cache: Path, ma
             interrupted(agent)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 90
 
 
 def test_the_supervisor_answers_nonsense_with_a_sentence(agent: Agent) -> None:

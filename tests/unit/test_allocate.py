@@ -38,7 +38,7 @@ def loss_of(choice: Choice, losses: Table) -> float:
     return sum(losses[layer][option] for layer, option in enumerate(choice))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(), st.floats(0, 1))
 def test_no_choice_within_the_budget_loses_less(problem: Problem, share: float):
     losses, costs, pairs = problem
@@ -50,7 +50,7 @@ def test_no_choice_within_the_budget_loses_less(problem: Problem, share: float):
     assert loss_of(found, losses) == best
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(problems())
 def test_a_budget_below_the_cheapest_choice_is_refused_with_its_cost(problem: Problem):
     losses, costs, pairs = problem

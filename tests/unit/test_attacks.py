@@ -148,7 +148,7 @@ def test_images_are_known_by_their_channels(shape, axes):
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 6), st.integers(2, 6)),
     st.integers(0, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_images_stay_within_what_is_real(attack, shape, seed):
     inputs = {"image": RNG(seed).standard_normal(shape).astype(np.float32)}
     probe = Known(inputs, thresholds=(0.5, 0.5), queries=4)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -167,9 +168,11 @@ def test_the_first_deadline_calibrates_and_the_cache_keeps_it(chain: Callable[..
     path = chain()
     loaded = load(path)
     assert loaded.costs == ()
+    start = perf_counter()
     result = loaded.run(X, deadline_ms=1e5)
+    passed_ms = 1e3 * (perf_counter() - start)
     assert result.exits == (2,)
-    assert result.spent_ms < 500  # the second of calibration is not counted
+    assert result.spent_ms < passed_ms - 2000, "the two seconds of calibration are not counted"
     found = loaded.costs
     assert [cost.stage for cost in found] == ["stage0", "stage1", "stage2"]
     for cost in found:
@@ -304,7 +307,7 @@ def ran(*argv: str) -> int:
 def test_run_tells_where_rows_left_and_what_was_late(
     chain: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(chain(AJAR))
+    path = str(chain(AJAR, extra={"costs": [costs(1, 1, 1)]}))
     np.savez(tmp_path / "x.npz", x=np.concatenate([X, X + 0.5, X]))
     given = (path, "--input", str(tmp_path / "x.npz"))
     assert ran(*given) == 0

@@ -93,7 +93,7 @@ def test_the_end_of_a_resolution_is_worth_a_little():
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=MOST + 1), st.integers(1, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_other_places_are_nearer(costs, exits):
     shares = shares_of(costs)
     chosen = placed(shares, exits, [False] * len(shares))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import pytest
 
 from edgewright.context import Workbench
 from edgewright.errors import RecipeError, RefusedError
-from edgewright.registry import Registry
-from edgewright.testing import Rig, open_rig
+from edgewright.testing import Rig
 from edgewright.trained import revived, sealed, shelved
 from edgewright.types import Goal, Model, State
 
@@ -25,15 +23,6 @@ from edgewright_plugins.early_exit.choice import Choice  # noqa: E402
 from edgewright_plugins.early_exit.weigh import places  # noqa: E402
 
 QUICK = {"epochs": 2, "head_epochs": 1, "batch": 16}
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with open_rig(tmp_path_factory.mktemp("rig"), Registry()) as opened:
-        yield opened
-    torch.set_num_threads(threads)
 
 
 def subject(rig: Rig, key: str) -> tuple[Model, Workbench]:

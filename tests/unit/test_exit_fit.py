@@ -43,7 +43,7 @@ chains = st.builds(observed, st.sampled_from(KINDS), st.integers(1, 4), st.integ
 drops = st.sampled_from((0.0, 0.01, 0.05, 0.2, 1.0))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains, drops)
 def test_a_bound_on_the_loss_holds_with_its_margin(seen: Observed, drop: float) -> None:
     c = costs(len(seen.scores))
@@ -53,7 +53,7 @@ def test_a_bound_on_the_loss_holds_with_its_margin(seen: Observed, drop: float) 
     assert found.drop == pytest.approx(seen.quality[-1].mean() - found.quality)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains, st.sampled_from((0.2, 0.5, 0.8, 1.0)))
 def test_a_bound_on_the_cost_holds_or_the_cheapest_is_taken(seen: Observed, cost: float) -> None:
     c = costs(len(seen.scores))
@@ -66,7 +66,7 @@ def test_a_bound_on_the_cost_holds_or_the_cheapest_is_taken(seen: Observed, cost
         assert found.cost_ms == pytest.approx(cheapest.cost_ms)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains, drops)
 def test_thresholds_reproduce_the_shares(seen: Observed, drop: float) -> None:
     found = fit(seen, costs(len(seen.scores)), Goal(drop=drop))
@@ -80,7 +80,7 @@ def test_thresholds_reproduce_the_shares(seen: Observed, drop: float) -> None:
             assert np.nanmin(row) <= threshold <= np.nanmax(row)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains, drops)
 def test_no_single_exit_at_any_cut_is_cheaper(seen: Observed, drop: float) -> None:
     exits = len(seen.scores)
@@ -94,7 +94,7 @@ def test_no_single_exit_at_any_cut_is_cheaper(seen: Observed, drop: float) -> No
                 assert found.cost_ms <= other.cost_ms * 1.005**exits + 1e-9
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains)
 def test_more_loss_allowed_never_costs_more(seen: Observed) -> None:
     c = costs(len(seen.scores))
@@ -103,7 +103,7 @@ def test_more_loss_allowed_never_costs_more(seen: Observed) -> None:
     assert all(later <= earlier * 1.03 for earlier, later in zip(spent, spent[1:]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chains, st.floats(0.0, 0.3), st.data())
 def test_moving_one_exit_is_foretold_exactly(seen: Observed, saved: float, data: st.DataObject) -> None:
     c = costs(len(seen.scores), saved)
@@ -118,7 +118,7 @@ def test_moving_one_exit_is_foretold_exactly(seen: Observed, saved: float, data:
         assert found == pytest.approx((outcome.cost, outcome.drop, outcome.error), abs=1e-7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(chains, st.floats(0.1, 10.0))
 def test_the_table_and_the_thresholds_tell_the_same(seen: Observed, ratio: float) -> None:
     exits = len(seen.scores)
@@ -131,7 +131,7 @@ def test_the_table_and_the_thresholds_tell_the_same(seen: Observed, ratio: float
     assert (found.cost_ms, found.drop, found.drop_error) == pytest.approx((outcome.cost, outcome.drop, outcome.error))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=60))
 def test_cuts_part_scores_without_splitting_equal_ones(values: list[float]) -> None:
     scores = np.array(values, np.float32)

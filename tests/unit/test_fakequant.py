@@ -81,7 +81,7 @@ def codes(module: nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     bits=st.integers(2, 8),
     signed=st.booleans(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +17,9 @@ from edgewright import onnxkit
 from edgewright.context import Workbench
 from edgewright.contract import parse_bounds
 from edgewright.errors import RecipeError
-from edgewright.registry import Registry
 from edgewright.store import key_of
 from edgewright.task import Task
-from edgewright.testing import Rig, open_rig
+from edgewright.testing import Rig
 from edgewright.types import Metric, Model, Signature, Stage, Variant
 from edgewright_plugins.mixed_bits import MIXED_BITS, Params
 from edgewright_plugins.mixed_bits.decide import budget_of, ladder
@@ -36,12 +34,6 @@ from edgewright_plugins.qdq.prepare import prepare
 DEPTH, WIDTH = 6, 24
 TAILED = ("w1", "w4", "head_w")
 OPTIONS = Params(average=5, options=(2, 8))
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with open_rig(tmp_path_factory.mktemp("rig"), Registry()) as opened:
-        yield opened
 
 
 def network() -> onnx.ModelProto:

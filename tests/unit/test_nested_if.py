@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from edgewright import onnxkit
 from edgewright.bench import Bench
 from edgewright.context import Workbench
-from edgewright.environment import Environment
 from edgewright.exits.settle import with_thresholds
 from edgewright.gates import depth_of
-from edgewright.pipeline import open_bench, prepare
 from edgewright.protocols import NoParams
-from edgewright.recipe import Request
-from edgewright.registry import TARGETS, TRANSFORMS, Registry
-from edgewright.store import Store
-from edgewright.testing.rig import chain_bench
-from edgewright.testing.samples import conv_net
+from edgewright.registry import TRANSFORMS, Registry
 from edgewright.types import Goal, Model, Stage, TensorSpec
 from edgewright_plugins.nested_if import NESTED_IF
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A chain of three stages without thresholds, and data on which its last answer is always right."""
-    folder = tmp_path_factory.mktemp("chain")
-    (folder / "net.onnx").write_bytes(conv_net().SerializeToString())
-    registry = Registry()
-    env = Environment(registry, Store(folder / "cache"), lambda *_: None)
-    request = Request(model=str(folder / "net.onnx"), apply=(), on="local", out=str(folder / "out"))
-    with ExitStack() as stack:
-        job = prepare(request, registry.get(TARGETS, "cpu").value, env)
-        yield chain_bench(folder, replace(open_bench(job, env, stack), device=None), count=400)
 
 
 def apply(model: Model, bench: Bench) -> Model:

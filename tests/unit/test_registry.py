@@ -361,11 +361,13 @@ def test_entry_points_of_installed_distributions_are_found(plugin: Write, tmp_pa
 
 LEAN = """
 import json, sys, time
-import numpy
-from edgewright.registry import Registry
 start = time.process_time()
+import numpy
+imported = time.process_time()
+from edgewright.registry import Registry
+before = time.process_time()
 registry = Registry()
-spent = time.process_time() - start
+spent = {"numpy": imported - start, "registry": time.process_time() - before}
 heavy = {"torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "tvm"} & set(sys.modules)
 folders = [source.name for source in registry.plugins if source.distribution == "edgewright"]
 print(json.dumps({"spent": spent, "heavy": sorted(heavy), "loaded": folders}))
@@ -376,7 +378,8 @@ def test_listing_the_built_ins_is_lean_and_quick() -> None:
     runs = [json.loads(_python(LEAN)) for _ in range(3)]
     assert {"devices", "exporters", "plugins", "runtime"} <= set(runs[0]["loaded"])
     assert runs[0]["heavy"] == []
-    assert min(run["spent"] for run in runs) < 0.1  # seconds of CPU
+    numpy, registry = (min(run["spent"][what] for run in runs) for what in ("numpy", "registry"))
+    assert registry < 1.5 * numpy, "seconds of CPU, which differ from machine to machine"
 
 
 def test_no_built_in_is_broken() -> None:

@@ -71,7 +71,7 @@ PLAIN = Report("net", "cpu", "here", (), Verdict("met", "net", (), 1), (), (), (
 
 
 @given(REPORTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_written_is_read(report: Report):
     assert parse_report(json.loads(JSON.render(report)), "a.json") == report
 

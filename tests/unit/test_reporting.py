@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from edgewright.bundle import Contents, file_digest, write_bundle
-from edgewright.cli import main
 from edgewright.pictures import image_of
 from edgewright.task import load_task
 from edgewright.types import (
@@ -40,20 +39,6 @@ net (float[1, 1, 4, 4] image) => (float[1, 16] y) { y = Flatten(image) }
 """
 EXITS = Exits("test", "top-1 %", (Exit("main", None, 1.0, 24, 90.0, 90.0, None, None),), (), early=(1, 2), late=(5,))
 REPORT = Report("net", "cpu", "here", (), Verdict("met", "net", (), 1), (), (), (), {"seed": 3}, exits=EXITS)
-
-
-@pytest.fixture
-def engine(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(argv)
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 def write_data(path: Path, shade: float = 0.0) -> Path:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,39 +15,22 @@ from onnx import numpy_helper
 from edgewright import onnxkit
 from edgewright.bench import Bench
 from edgewright.context import Workbench
-from edgewright.environment import Environment
 from edgewright.errors import PluginError, RefusedError
 from edgewright.gates import depth_of
-from edgewright.pipeline import open_bench, prepare
 from edgewright.protocols import Context, NoParams
-from edgewright.recipe import Method, Request
-from edgewright.registry import TARGETS, TRANSFORMS, Registry
+from edgewright.recipe import Method
+from edgewright.registry import TRANSFORMS, Registry
 from edgewright.stagewise.apply import applied, refused
 from edgewright.stagewise.rows import Piece
 from edgewright.steps import run_step
 from edgewright.store import Store
 from edgewright.task.metrics import top1
-from edgewright.testing.rig import chain_bench
-from edgewright.testing.samples import conv_net
 from edgewright.types import Array, Gate, Model, Offer, Refusal, Stage, Step, Target
 from edgewright_plugins.qdq.place import Scheme, quantised_nodes
 from edgewright_plugins.qdq.prepare import prepare as prepared
 from edgewright_plugins.quantize import QUANTIZE
 
 NAMES = ["front", "middle", "back"]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A chain of three stages without thresholds: 25 examples to calibrate, 75 to select by."""
-    folder = tmp_path_factory.mktemp("chain")
-    (folder / "net.onnx").write_bytes(conv_net().SerializeToString())
-    registry = Registry()
-    env = Environment(registry, Store(folder / "cache"), lambda *_: None)
-    request = Request(model=str(folder / "net.onnx"), apply=(), on="local", out=str(folder / "out"))
-    with ExitStack() as stack:
-        job = prepare(request, registry.get(TARGETS, "cpu").value, env)
-        yield chain_bench(folder, replace(open_bench(job, env, stack), device=None), count=1000)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright.bundle import Contents, file_digest, write_bundle
-from edgewright.cli import main
 from edgewright.types import Artifact, Gate, GraphFile, Placement, Plan, Signature, Stage, TensorSpec, Variant
+from edgewright_runtime import load
 
 NO_FILE = GraphFile(Path(), "")
 SIDE, WIDTH = 16, 384
@@ -23,20 +22,6 @@ ALIKE = 0.5 + 0.45 * np.sin(np.arange(SIDE * SIDE)) + np.random.default_rng(0).u
 IMAGES = ALIKE.reshape(120, 1, SIDE, SIDE).astype(np.float32)
 THRESHOLD = float((IMAGES * PATTERN).mean((1, 2, 3)).min()) + 0.5 - 0.006
 """Noise of 8/255 moves the score by 0.001 (one deviation), aim by 0.03."""
-
-
-@pytest.fixture
-def engine(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*argv: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(argv)
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 def value(name: str, *shape: int):
@@ -134,16 +119,24 @@ def test_aim_slows_the_chain_and_noise_of_its_size_does_not(engine, tmp_path):
     assert (cases["real inputs"]["depth"], cases["jitter"]["depth"]) == (1.0, 1.0)
     assert cases["slowdown"]["depth"] > 1.9
     assert cases["slowdown"]["through"] > 0.9
-    means = {name: case["latency"][0]["value"] for name, case in cases.items()}
-    assert means["slowdown"] > 3 * means["jitter"]
+    least = quickest_ms(tmp_path / "bundle", (1 - PATTERN) / 2) / 2
+    assert cases["slowdown"]["latency"][0]["value"] > least, "it was timed to the end, which takes so long on any day"
     assert cases["slowdown"]["runs"] == 60
     assert len(cases["slowdown"]["capped"]) == 3
     assert 0 <= cases["slowdown"]["idle_misses"] <= 60
-    assert found["whole"]["value"] > means["jitter"]
+    assert found["whole"]["value"] > least
     assert found["energy"]["value"] is None
     assert "no energy meter" in found["energy"]["reason"]
     assert found["advice"].startswith("worst: ")
     assert "with a deadline of 500 ms" in found["advice"]
+
+
+def quickest_ms(bundle: Path, image) -> float:
+    """What the quickest of many runs of an image takes that goes to the end."""
+    loaded = load(bundle, cache=False)
+    results = [loaded.run(image) for _ in range(300)]
+    assert {result.exits for result in results} == {(1,)}
+    return min(result.spent_ms for result in results)
 
 
 def test_without_a_task_the_inputs_are_noise_and_the_table_says_so(engine, tmp_path):

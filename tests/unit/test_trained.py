@@ -84,15 +84,6 @@ def edgewright_transforms():
 '''
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small train no faster on two, and far slower where the other one is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """The digits network on this host, in a registry with the built-ins and the plugin above."""
