@@ -232,10 +232,13 @@ def over_seeds(values: Sequence[float]) -> str:
 
 
 def at_equal_time(results: Sequence[Found], heads: str, speedup: float, seed: int) -> float:
-    """The accuracy of other heads of the same seed at a measured speed-up, between their nearest points."""
+    """The accuracy of other heads of the same seed at a measured speed-up, between their nearest points.
+
+    The slowest point stands for what is slower still. NaN beyond the quickest.
+    """
     points = sorted((each.speedup, each.accuracy) for each in results if each.heads == heads and each.seed == seed)
     speeds, accuracies = zip(*points, strict=True)
-    return float(np.interp(speedup, speeds, accuracies))
+    return float(np.interp(speedup, speeds, accuracies, right=np.nan))
 
 
 def rows(results: Sequence[Found]) -> Iterator[list[str]]:
@@ -279,7 +282,7 @@ def comparisons(results: Sequence[Found], heads: str, controls: Sequence[str]) -
                 for each in results
                 if (each.heads, each.goal) == (heads, goal) and each.seed in known
             ]
-            if gains:
+            if gains and np.isfinite(gains).all():
                 yield (
                     f"- {heads} fitted to `{goal}`, over {control} at equal time: {over_seeds(gains)} points "
                     f"(n = {len(gains)} seeds)"
@@ -293,7 +296,7 @@ def at_speed(results: Sequence[Found], heads: Sequence[str]) -> Iterator[str]:
             seeds = sorted({one.seed for one in results if one.heads == each})
             kept = [at_equal_time(results, each, speedup, seed) for seed in seeds]
             own = [next(one.own for one in results if (one.heads, one.seed) == (each, seed)) for seed in seeds]
-            if kept:
+            if kept and np.isfinite(kept).all():
                 below = over_seeds([one - other for one, other in zip(own, kept, strict=True)])
                 yield f"| {speedup:.2f} | {each} | {over_seeds(kept)} | {below} |"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgewright.bundle import Bundle
 from edgewright.recipe import Method, Recipe, Request
 from edgewright.task import Task
-from edgewright.types import Artifact, Model, Report, StageCost, Target, Tradeoff
+from edgewright.types import Artifact, Model, Report, StageCost, Target, Tradeoff, bytes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Candidate:
 
     @property
     def size(self) -> int:
-        """Bytes of all artifacts."""
-        return sum(artifact.size for artifact in self.artifacts)
+        """Bytes of all artifacts with their companions."""
+        return bytes_of(self.artifacts)
 
 
 @dataclass(frozen=True, eq=False)

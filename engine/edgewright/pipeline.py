@@ -12,26 +12,26 @@ from typing import TypeVar
 from edgewright.agent import Agent, start_agent
 from edgewright.bench import Bench
 from edgewright.bundle import check_destination
-from edgewright.context import Workbench
 from edgewright.contract import decide, rank
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError, TargetError
 from edgewright.evidence import read_selection, read_test
 from edgewright.exits.describe import describe_exits
 from edgewright.exits.settle import settle, unsettled
+from edgewright.exporting import exported
 from edgewright.hookspecs import StepEvent
 from edgewright.job import Candidate, Job, Outcome
 from edgewright.packing import pack
 from edgewright.protocols import Loader, LoadRequest
 from edgewright.race import Raced, race
 from edgewright.recipe import Method, Recipe, Request, ordered, resolve
-from edgewright.registry import CONNECTIONS, EXPORTERS, LOADERS, Registry, blame
+from edgewright.registry import CONNECTIONS, LOADERS, Registry, blame
 from edgewright.report import build_report
 from edgewright.stagewise.apply import refused
 from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
 from edgewright.task import Task, load_task, noise_task
-from edgewright.types import Artifact, Evidence, Model, Offer, Plan, Step, Target, Verdict
+from edgewright.types import Evidence, Model, Offer, Plan, Step, Target, Verdict
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ def deploy(job: Job, env: Environment) -> Outcome:
         runnable, broken = _that_run(made.candidates, bench, journal)
         raced = journal.timed("race", lambda: race({c.name: c.model for c in runnable}, bench))
         fitted = tuple(_refitted(candidate, raced[candidate.name], bench, journal) for candidate in runnable)
-        candidates = tuple(_export(candidate, bench, journal) for candidate in fitted)
+        candidates = tuple(_export(candidate, raced[candidate.name].plan, bench, journal) for candidate in fitted)
         verdict, evidence = journal.timed("judge", lambda: _judge(job, candidates, raced, bench))
         shipped = next(c for c in candidates if c.name == verdict.shipped)
         skipped = (*made.skipped, *broken)
@@ -247,19 +247,13 @@ def _refitted(candidate: Candidate, raced: Raced, bench: Bench, journal: _Journa
     return again if len(again.model.stages) == len(candidate.model.stages) else candidate
 
 
-def _export(candidate: Candidate, bench: Bench, journal: _Journal) -> Candidate:
-    artifacts: list[Artifact] = []
-    for name in bench.recipe.exporters:
-        offer = bench.registry.get(EXPORTERS, name)
-        refusal = offer.value.check(candidate.model, bench.target)
-        if refusal is not None:
-            raise RefusedError(f"{name} cannot export {candidate.name}: {refusal.reason}")
-        context = Workbench(bench, key_of("export", name, candidate.model.digest))
-        with blame(offer, f"exporting {candidate.name} for {bench.target.name}"):
-            artifacts += journal.timed(
-                f"export {candidate.name}", lambda o=offer, c=context: o.value.export(candidate.model, c)
-            )
-    return replace(candidate, artifacts=tuple(artifacts))
+def _export(candidate: Candidate, plan: Plan, bench: Bench, journal: _Journal) -> Candidate:
+    """The candidate with the artifacts that won the race, else those of the first exporter."""
+    name = bench.recipe.exporters[0]
+    artifacts = plan.artifacts or journal.timed(
+        f"export {candidate.name}", lambda: exported(candidate.model, name, bench)
+    )
+    return replace(candidate, artifacts=artifacts)
 
 
 def _judge(

@@ -1,4 +1,4 @@
-"""Which runtime and options each candidate runs with: the usual ones, unless others win clearly on the device."""
+"""Which form, runtime and options a candidate ships with: the usual ones, unless others win clearly on the device."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgewright.bench import Bench, stage_artifacts
-from edgewright.types import Cost, Measurement, Model, Placement, Plan
+from edgewright.errors import DeviceError, InputError, PluginError, RefusedError
+from edgewright.exporting import exported
+from edgewright.numerics import worst
+from edgewright.types import Cost, Measurement, Model, Plan
+
+FURTHEST = 0.01
+"""How far the outputs of another form may be from the usual one's, as a share of the largest: beyond rounding."""
 
 
 @dataclass(frozen=True)
 class Raced:
-    """A candidate's plan, its cost beside the original's default plan, and what its options alone gained."""
+    """A candidate's plan, its cost beside the original's default plan, and what came of other plans."""
 
     plan: Plan
     cost: Cost
@@ -24,16 +30,37 @@ def race(models: Mapping[str, Model], bench: Bench) -> Mapping[str, Raced]:
     if bench.device is None:
         costs = bench.costs(models)
         return {name: Raced(plans[name][0], costs[name], ()) for name in models}
+    notes: dict[str, list[str]] = {name: [] for name in models}
+    for name, model in models.items():
+        for exporter in bench.recipe.exporters[1:]:
+            try:
+                plans[name].append(_other_form(model, exporter, plans[name][0], bench))
+            except (RefusedError, PluginError, InputError, DeviceError) as reason:
+                notes[name].append(f"{exporter} did not race: {reason}")
     entrants = {
         _entrant(name, position): (models[name], plan)
         for name, options in plans.items()
         for position, plan in enumerate(options)
     }
     costs = bench.plan_costs(entrants)
-    return {name: _winner(name, options, costs) for name, options in plans.items()}
+    return {name: _winner(name, options, costs, notes[name]) for name, options in plans.items()}
 
 
-def _plans(model: Model, bench: Bench) -> Sequence[Plan]:
+def _other_form(model: Model, exporter: str, default: Plan, bench: Bench) -> Plan:
+    """A plan for what another exporter writes, known to answer as the default plan does.
+
+    Raises: RefusedError, or what is wrong with it otherwise.
+    """
+    artifacts = exported(model, exporter, bench)
+    plan = Plan(tuple(bench.placements(artifact)[0] for artifact in artifacts), artifacts)
+    usual, found = (bench.deployed_outputs(model, "selection", each) for each in (default, plan))
+    difference = worst(list(usual), list(usual.values()), [found[name] for name in usual])
+    if difference.max_rel > FURTHEST:
+        raise RefusedError(f"its outputs are {difference.max_rel:.2g} of the largest away from those of the usual form")
+    return plan
+
+
+def _plans(model: Model, bench: Bench) -> list[Plan]:
     """The default plan, then plans that differ from it in one stage."""
     ways = [bench.placements(artifact) for artifact in stage_artifacts(model)]
     default = [placements[0] for placements in ways]
@@ -44,7 +71,7 @@ def _plans(model: Model, bench: Bench) -> Sequence[Plan]:
     return plans
 
 
-def _winner(name: str, options: Sequence[Plan], costs: Mapping[str, Cost]) -> Raced:
+def _winner(name: str, options: Sequence[Plan], costs: Mapping[str, Cost], notes: Sequence[str]) -> Raced:
     """The default, unless another plan's whole interval lies above the default's value."""
     default = costs[_entrant(name, 0)]
     best = 0
@@ -53,13 +80,12 @@ def _winner(name: str, options: Sequence[Plan], costs: Mapping[str, Cost]) -> Ra
         rival = costs[_entrant(name, best)].ratio
         if ratio.interval and rival.value and ratio.interval[0] > rival.value:
             best = position
-    notes = ()
-    if best:
-        chosen = costs[_entrant(name, best)]
-        notes = (
-            f"{_describe(options[best].placements)} ran {_gain(default.ratio, chosen.ratio)} as fast as the default",
-        )
-    return Raced(options[best], costs[_entrant(name, best)], notes)
+    told = [
+        f"{_describe(plan)} ran {_gain(default.ratio, costs[_entrant(name, position)].ratio)} as fast as the default"
+        for position, plan in enumerate(options)
+        if position == best != 0 or (plan.artifacts and position != best)
+    ]
+    return Raced(options[best], costs[_entrant(name, best)], (*told, *notes))
 
 
 def _entrant(name: str, position: int) -> str:
@@ -70,9 +96,9 @@ def _gain(default: Measurement, chosen: Measurement) -> str:
     return f"{(chosen.value or 1.0) / (default.value or 1.0):.2f}x"
 
 
-def _describe(placements: Sequence[Placement]) -> str:
+def _describe(plan: Plan) -> str:
     return ", ".join(
-        f"{p.runtime} {p.provider.removesuffix('ExecutionProvider')} "
+        f"{f'{p.artifact} on ' if plan.artifacts else ''}{p.runtime} {p.provider.removesuffix('ExecutionProvider')} "
         + " ".join(f"{key}={value}" for key, value in sorted(p.options.items()))
-        for p in placements
+        for p in plan.placements
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
-from edgewright.bundle import Bundle, open_bundle
+from edgewright.bundle import Bundle, file_digest, open_bundle
 from edgewright.errors import BundleError, InputError
 from edgewright.types import Arrays, Artifact, Placement, StageCost
 from edgewright_runtime.calibration import WARM_RUNS, calibrate
@@ -282,8 +283,18 @@ def _placements(bundle: Bundle) -> list[Placement]:
 def _open(bundle: Bundle, placement: Placement, runtimes: Mapping[str, str]) -> Session:
     artifact = _artifact(bundle, placement)
     several = len(bundle.variants[0].stages) > 1
-    options = {**placement.options, "provider": placement.provider, "share_memory": several}
+    own = {"provider": placement.provider, "share_memory": several, "libraries": _libraries(artifact)}
+    options = {**placement.options, **own}
     return find_runtime(placement.runtime, runtimes).open(str(artifact.path), options)
+
+
+def _libraries(artifact: Artifact) -> list[str]:
+    """The libraries that an artifact calls. What will be executed is checked even where the bundle was not."""
+    libraries = [companion for companion in artifact.companions if companion.name.endswith(".so")]
+    for library in libraries:
+        if file_digest(library.path) != library.digest:
+            raise BundleError(f"{library.path} was changed after the bundle was written (its digest does not match)")
+    return [os.path.abspath(library.path) for library in libraries]
 
 
 def _artifact(bundle: Bundle, placement: Placement) -> Artifact:

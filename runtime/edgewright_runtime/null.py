@@ -33,7 +33,7 @@ class Null:
         from edgewright_runtime.null_session import NullSession
         from edgewright_runtime.ort_session import read_signature
 
-        return NullSession(*read_signature(path))
+        return NullSession(*read_signature(path, options.get("libraries", ())))
 
 
 NULL = Null()

@@ -18,7 +18,8 @@ class Ort:
     """ONNX Runtime.
 
     Options: `provider`, `threads` (1), `graph` (all, extended, basic, none), `allow_fallback`, and `share_memory`: take
-    memory from one arena for all sessions, so that a stage works in what the stage before it has left in the caches.
+    memory from one arena for all sessions, so that a stage works in what the stage before it has left in the caches;
+    `libraries`: operators of the bundle's own, which `load` names after their digests were checked.
     """
 
     name = "ort"

@@ -75,9 +75,9 @@ class OrtSession:
         return _summarise(events, runs)
 
 
-def read_signature(path: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def read_signature(path: str, libraries: Sequence[str] = ()) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The inputs and outputs of a graph. Raises: InputError when it cannot be loaded."""
-    session = _create(path, {}, _session_options({"graph": "none"}))
+    session = _create(path, {}, _session_options({"graph": "none", "libraries": libraries}))
     return _specs(session.get_inputs()), _specs(session.get_outputs())
 
 
@@ -146,7 +146,19 @@ def _session_options(options: Mapping[str, Any]) -> Any:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if options.get("share_memory") and _share_memory():
         settings.add_session_config_entry("session.use_env_allocators", "1")
+    for library in options.get("libraries", ()):
+        _register(settings, str(library))
     return settings
+
+
+def _register(settings: Any, library: str) -> None:
+    """Let the session call the operators of a library, which learns how many threads there are to share work."""
+    settings.add_session_config_entry("edgewright.threads", str(settings.intra_op_num_threads))
+    try:
+        settings.register_custom_ops_library(library)
+    except ERRORS as error:
+        name, version = Path(library).name, onnxruntime.__version__
+        raise InputError(f"{name} cannot be loaded by onnxruntime {version}: {_sentence(error)}") from error
 
 
 @cache

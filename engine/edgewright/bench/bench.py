@@ -233,12 +233,13 @@ class Bench:
         """A bundle for measuring alone, kept in the cache."""
         path = self.store.folder("trials") / key_of(model.digest, model.signature, plan, self.task.digest)[:32]
         if not (path / "manifest.json").is_file():
+            artifacts = plan.artifacts or stage_artifacts(model)
             files = {"example/inputs.npz": npz_bytes(self.sample())}
             if len(model.stages) > 1 or model.variants[0].gated:
                 files["example/stream.npz"] = npz_bytes(self.stream())
             write_bundle(
                 path,
-                Contents(model.name, model.signature, model.variants, stage_artifacts(model), plan, files, {}),
+                Contents(model.name, model.signature, model.variants, artifacts, plan, files, {}),
             )
         return path
 

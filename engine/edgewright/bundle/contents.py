@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewright.types import Artifact, Plan, Signature, Variant
+from edgewright.types import Artifact, Plan, Signature, Variant, bytes_of
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,5 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of all artifacts together: what has to be shipped to run it."""
-        return sum(artifact.size for artifact in self.artifacts)
+        """Bytes of all artifacts with their companions: what has to be shipped to run it."""
+        return bytes_of(self.artifacts)

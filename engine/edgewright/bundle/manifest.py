@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from edgewright.bundle.contents import Bundle, Contents
 from edgewright.bundle.entries import parse_signature, parse_variant, plain, variant_entry
 from edgewright.bundle.files import inside
 from edgewright.errors import BundleError
-from edgewright.types import Artifact, Placement, Plan
+from edgewright.types import Artifact, Companion, Placement, Plan
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -25,7 +26,7 @@ def manifest_of(contents: Contents, files: Mapping[str, str]) -> dict[str, Any]:
         "name": contents.name,
         "signature": plain(contents.signature),
         "variants": [variant_entry(variant) for variant in contents.variants],
-        "artifacts": [{**plain(artifact), "path": artifact_place(artifact)} for artifact in contents.artifacts],
+        "artifacts": [_artifact_entry(artifact) for artifact in contents.artifacts],
         "plan": plain(contents.plan)["placements"],
         "files": dict(files),
         **{key: plain(value) for key, value in contents.extra.items()},
@@ -35,6 +36,31 @@ def manifest_of(contents: Contents, files: Mapping[str, str]) -> dict[str, Any]:
 def artifact_place(artifact: Artifact) -> str:
     """Where an artifact lies in its bundle."""
     return f"artifacts/{artifact.name}.{artifact.format}"
+
+
+def companion_place(companion: Companion) -> str:
+    """Where a companion lies in its bundle: in a place of its content, which artifacts share."""
+    return f"artifacts/{companion.digest[:16]}/{companion.name}"
+
+
+def places_of(artifact: Artifact) -> Sequence[tuple[str, Artifact | Companion]]:
+    """Where an artifact's own file and its companions lie in their bundle."""
+    companions = [(companion_place(companion), companion) for companion in artifact.companions]
+    return [(artifact_place(artifact), artifact), *companions]
+
+
+def in_bundle(artifact: Artifact, path: Path) -> Artifact:
+    """The artifact as it lies in the bundle in the folder `path`."""
+    companions = tuple(replace(c, path=path / companion_place(c)) for c in artifact.companions)
+    return replace(artifact, path=path / artifact_place(artifact), companions=companions)
+
+
+def _artifact_entry(artifact: Artifact) -> dict[str, Any]:
+    """Without a word of companions where there are none, so that manifests of before keep their digests."""
+    entry = {**plain(artifact), "path": artifact_place(artifact)}
+    del entry["companions"]
+    companions = [{**plain(companion), "path": companion_place(companion)} for companion in artifact.companions]
+    return {**entry, "companions": companions} if companions else entry
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -81,8 +107,14 @@ def bundle_of(path: Path, manifest: Mapping[str, Any]) -> Bundle:
 
 
 def _artifact(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -> Artifact:
+    companions = tuple(Companion(**_located(path, part, listed)) for part in entry.get("companions", ()))
+    fields: dict[str, Any] = {**_located(path, entry, listed), "companions": companions}
+    return Artifact(**fields)
+
+
+def _located(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -> dict[str, Any]:
+    """A file's entry with the path where it lies. Raises: BundleError when the manifest does not vouch for it."""
     place = str(entry["path"])
     if listed.get(place) != entry["digest"]:
         raise BundleError(f"{path / MANIFEST} names the artifact {place!r} without its digest")
-    fields: dict[str, Any] = {**entry, "path": inside(path, place)}
-    return Artifact(**fields)
+    return {**entry, "path": inside(path, place)}

@@ -8,13 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from edgewright.bundle.contents import Bundle, Contents
 from edgewright.bundle.files import file_digest, safe_place
-from edgewright.bundle.manifest import MANIFEST, artifact_place, manifest_digest, manifest_of
+from edgewright.bundle.manifest import MANIFEST, in_bundle, manifest_digest, manifest_of, places_of
 from edgewright.errors import BundleError, OutputError
 
 
@@ -45,7 +44,7 @@ def write_bundle(destination: Path, contents: Contents) -> Bundle:
         digest=digest,
         signature=contents.signature,
         variants=contents.variants,
-        artifacts=tuple(replace(a, path=destination / artifact_place(a)) for a in contents.artifacts),
+        artifacts=tuple(in_bundle(artifact, destination) for artifact in contents.artifacts),
         plan=contents.plan,
         extra=contents.extra,
     )
@@ -71,9 +70,10 @@ def check_destination(destination: Path) -> None:
 def _fill(scratch: Path, contents: Contents) -> str:
     files: dict[str, str] = {}
     for artifact in contents.artifacts:
-        files[artifact_place(artifact)] = _copy(artifact.path, scratch / artifact_place(artifact))
-        if files[artifact_place(artifact)] != artifact.digest:
-            raise BundleError(f"{artifact.path} changed while it was being packed; run the command again")
+        for place, part in places_of(artifact):
+            files[place] = _copy(part.path, scratch / safe_place(place))
+            if files[place] != part.digest:
+                raise BundleError(f"{part.path} changed while it was being packed; run the command again")
     for place, content in contents.files.items():
         goal = scratch / safe_place(place)
         if isinstance(content, Path):

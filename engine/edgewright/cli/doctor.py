@@ -8,14 +8,18 @@ from edgewright.cli.console import Console, on_option, open_environment, print_j
 
 
 @click.command("doctor")
+@click.option("--fix", "fixing", is_flag=True, help="First fetch what is missing and needs no rights or choice.")
 @on_option
 @shared_options
-def command(on: str | None, as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
+def command(on: str | None, *, fixing: bool, as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
     """Tell what this machine (or the device at --on) has, what is missing, and how to get it."""
     from edgewright.tables import table
-    from edgewright.verbs.checkup import examine
+    from edgewright.verbs.checkup import examine, fix
 
-    findings = examine(on or "local", open_environment(Console(quiet=True), no_plugin, cache))
+    env = open_environment(Console(quiet=True), no_plugin, cache)
+    if fixing:
+        fix(env)
+    findings = examine(on or "local", env)
     if as_json:
         print_json("doctor", {"findings": findings})
         return 0

@@ -8,7 +8,7 @@ A parameter whose metadata say `"nodes": True` holds names of nodes; each stage 
 from edgewright.protocols.attacks import Attack, Probe
 from edgewright.protocols.context import Context, OperatorTime
 from edgewright.protocols.devices import Connection, Link, Meter, Predictor, Process
-from edgewright.protocols.formats import Exporter, GraphStore, Loader, LoadRequest
+from edgewright.protocols.formats import Exporter, GraphStore, Loader, LoadRequest, Requirement
 from edgewright.protocols.renderers import PageRenderer, Renderer
 from edgewright.protocols.runtimes import Kernel, Runtime, Session
 from edgewright.protocols.transforms import NoParams, OnnxTransform, TorchTransform
@@ -32,6 +32,7 @@ __all__ = [
     "Probe",
     "Process",
     "Renderer",
+    "Requirement",
     "Runtime",
     "Session",
     "TorchTransform",

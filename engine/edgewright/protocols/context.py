@@ -37,6 +37,10 @@ class Context(Protocol):
         """How much of the metric's full scale may be lost, as a share; None when accuracy binds nothing."""
         ...
 
+    def folder(self, name: str) -> Path:
+        """A folder of the cache for what other steps and runs can use too, named by all it depends on."""
+        ...
+
     def keep(self, data: bytes, format: str = "onnx") -> GraphFile:
         """Store the bytes of a graph and get the file that a Model carries."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -48,9 +48,27 @@ class Loader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """Something that an exporter needs of this host.
+
+    `found` says what is there; it is empty where the thing is missing, and `reason` says why and what to do. `fix`
+    gets it without asking anything, and raises RefusedError when it cannot; None where only people can.
+    """
+
+    name: str
+    found: str = ""
+    reason: str = ""
+    fix: Callable[[], object] | None = None
+
+
 @runtime_checkable
 class Exporter(Protocol):
-    """Writes a model in a format that runtimes open. Offered with `edgewright_exporters`."""
+    """Writes a model in a format that runtimes open. Offered with `edgewright_exporters`.
+
+    One that needs more of the host than Python packages has `requirements(cache: Path) -> Sequence[Requirement]` too,
+    which `engine doctor` shows and `engine doctor --fix` gets.
+    """
 
     @property
     def name(self) -> str: ...

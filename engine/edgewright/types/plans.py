@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
+class Companion:
+    """A file that an artifact does not run without, such as a library of kernels; artifacts may share one."""
+
+    name: str
+    path: Path = field(compare=False)
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A file in one format that covers one stage of one variant.
 
-    `numerics` holds the error against the source model: `max_abs`, `max_rel`, `n`.
+    `size` is that file's own. `numerics` holds the error against the source model: `max_abs`, `max_rel`, `n`.
     """
 
     name: str
@@ -26,6 +36,14 @@ class Artifact:
     opsets: Mapping[str, int] = field(default_factory=dict)
     operators: Mapping[str, int] = field(default_factory=dict)
     numerics: Mapping[str, float] = field(default_factory=dict)
+    companions: tuple[Companion, ...] = ()
+
+
+def bytes_of(artifacts: Iterable[Artifact]) -> int:
+    """The size of all their files, each companion once: what has to be shipped to run them."""
+    artifacts = tuple(artifacts)
+    companions = {companion.digest: companion.size for artifact in artifacts for companion in artifact.companions}
+    return sum(artifact.size for artifact in artifacts) + sum(companions.values())
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A placement for each stage of each variant, in running order."""
+    """A placement for each stage of each variant, in running order.
+
+    `artifacts` are what is placed, where an exporter wrote them; empty for the graphs of the stages as they are.
+    """
 
     placements: tuple[Placement, ...]
+    artifacts: tuple[Artifact, ...] = ()

@@ -6,14 +6,15 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from edgewright.environment import Environment
-from edgewright.errors import EdgewrightError
+from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.pipeline import open_agent
-from edgewright.registry import RUNTIMES, Registry
+from edgewright.protocols import Requirement
+from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
 from edgewright.store import Store
 from edgewright.tables import amount
 from edgewright.types import Device
@@ -35,7 +36,22 @@ class Finding:
 
 def examine(address: str, env: Environment) -> tuple[Finding, ...]:
     """Everything, whatever is broken: a device that does not answer is a finding too."""
-    return (*_host(env.store), *_plugins(env.registry), *_device(address, env))
+    return (*_host(env.store), *_plugins(env.registry), *_exporters(env), *_device(address, env))
+
+
+def fix(env: Environment) -> tuple[Finding, ...]:
+    """Get whatever is missing and can be got without asking, and say what came of it."""
+    found: list[Finding] = []
+    for name, requirement in _requirements(env):
+        if requirement.found or requirement.fix is None:
+            continue
+        try:
+            requirement.fix()
+        except RefusedError as reason:
+            found.append(Finding("missing", f"{name}: {requirement.name}", str(reason)))
+        else:
+            found.append(Finding("ok", f"{name}: {requirement.name}", "fetched"))
+    return tuple(found)
 
 
 def _host(store: Store) -> Iterator[Finding]:
@@ -59,6 +75,19 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
     yield Finding("ok", "plugins", f"{len(registry.plugins)} loaded")
     for absent in registry.broken:
         yield Finding("missing", f"plugin {absent.name}", f"{absent.distribution} {absent.version}: {absent.reason}")
+
+
+def _exporters(env: Environment) -> Iterator[Finding]:
+    for name, each in _requirements(env):
+        yield Finding("ok" if each.found else "missing", f"{name}: {each.name}", each.found or each.reason)
+
+
+def _requirements(env: Environment) -> Iterator[tuple[str, Requirement]]:
+    for offer in env.registry.all(EXPORTERS):
+        asked = getattr(offer.value, "requirements", None)
+        with blame(offer, "asking what it needs"):
+            needed: Sequence[Requirement] = asked(env.store.root) if asked else ()
+        yield from ((env.registry.name(EXPORTERS, offer), requirement) for requirement in needed)
 
 
 def _device(address: str, env: Environment) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ class Params:
         default="auto",
         metadata={
             "help": "what answers at an exit: lgvit for tokens on a grid, linear for anything, perceiver (a latent "
-            "beside a convolutional network: better answers, many small operators); auto: lgvit if it fits, or linear",
+            "beside a convolutional network: better in equal time, slow to the end); auto: lgvit if it fits, or linear",
             "choices": ("auto", "lgvit", "perceiver", "linear"),
         },
     )

@@ -76,8 +76,8 @@ def family_of(params: Params, anatomy: Anatomy) -> str:
         "linear": True,
     }
     if params.heads == "auto":
-        # Dynamic Perceiver has to be asked for: on CPUs its small operators cost more than its exits save
-        # (docs/results/early-exit-resnet18.md).
+        # Dynamic Perceiver has to be asked for: it answers better at equal time (docs/results/early-exit-resnet18.md),
+        # but trains for longer, and who goes to the end pays a fifth more than without exits.
         return "lgvit" if fitting["lgvit"] and anatomy.tokens is not None else "linear"
     if not fitting[params.heads]:
         layouts = ", ".join(dict.fromkeys(stage.layout for stage in anatomy.stages))
