@@ -1,0 +1,207 @@
+"""Matrix product of bytes with packed int8 weights, its exact int32 sums scaled to bytes again or to float32.
+
+    sums[m, n] = bias[n] + sum_k (x[m, k] - x_zero) * w[k, n]
+    bytes:   y = saturate(rint(float32(sums) * scale[n]) + y_zero)       as QLinearMatMul and QDQ graphs have it
+    float32: y = act(float32(sums) * scale[n]) + residual
+
+Weights are symmetric, with one scale per column; they may lie as four bits each, see `codebook`. The zero point of x,
+and what an instruction set wants added to its bytes, are folded into the bias. Panels and blocks are those of `gemm`;
+a panel holds `Dot.step` neighbours of the depth side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgewright_exporters.kernels import codebook, dot, epilogue
+from edgewright_exporters.kernels.dot import Dot, dot_of
+from edgewright_exporters.kernels.tiles import Spot, Tile, each_size, items_of, panels_of, tiles_of
+from edgewright_exporters.tir import builder
+from edgewright_exporters.tir.builder import Argument
+from edgewright_exporters.tir.isa import Isa
+
+Array = npt.NDArray[Any]
+LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+
+@dataclass(frozen=True)
+class QGemmCase:
+    """Everything that decides what a kernel computes. `takes` and `gives` are the types of x and y.
+
+    `bias` says that there is one, as int32 in units of the sums. Only float32 results have an activation (one of
+    `epilogue.ACTIVATIONS`) and a residual; a relu before bytes is a matter of their zero point. With `codes`, 16 int8
+    values, weights are stored as numbers of these, two in a byte; without, as int8.
+    """
+
+    rows: int
+    depth: int
+    columns: int
+    takes: str = "uint8"
+    gives: str = "uint8"
+    x_zero: int = 0
+    y_zero: int = 0
+    bias: bool = False
+    activation: str = "none"
+    residual: bool = False
+    codes: tuple[int, ...] = ()
+
+    @property
+    def packing(self) -> int:
+        """How many weights lie in one byte."""
+        return 2 if self.codes else 1
+
+
+def tiles(case: QGemmCase, isa: Isa) -> Sequence[Tile]:
+    """A few tiles worth measuring, best guess first."""
+    way = dot_of(isa)
+    registers = (isa.registers - (3 if case.codes else 0)) * isa.lanes // way.lanes
+    return tiles_of(case.rows, case.columns, lanes=way.lanes, registers=registers)
+
+
+def items(case: QGemmCase, tile: Tile, isa: Isa) -> int:
+    """How many pieces of work the kernel can be cut into."""
+    return items_of(case.rows, case.columns, tile, lanes=dot_of(isa).lanes)
+
+
+def pack(
+    case: QGemmCase, tile: Tile, isa: Isa, *, weight: Array, scale: Array, bias: Array | None = None
+) -> tuple[Array, ...]:
+    """Weight [K, N] int8, scale [N] float32 and bias [N] int32 as the kernel reads them: in whole panels."""
+    way = dot_of(isa)
+    width, panels = tile.vectors * way.lanes, panels_of(case.columns, tile, way.lanes)
+    columns, depth = panels * width - case.columns, -case.depth % (way.step * case.packing)
+    stored = codebook.encode(case.codes, weight) if case.codes else weight.astype(np.int8)
+    parts = np.pad(stored, ((0, depth), (0, columns))).reshape(-1, case.packing, way.step, panels, width)
+    parts = dot.arranged(way, parts.transpose(1, 3, 0, 4, 2))
+    packed = (parts[0] | parts[1] << 4).view(np.int8) if case.codes else parts[0]
+    offset = (case.x_zero + way.shift(case.takes)) * weight.sum(axis=0, dtype=np.int64)
+    start = ((0 if bias is None else bias.astype(np.int64)) - offset).astype(np.int32)
+    return (
+        np.ascontiguousarray(packed).ravel(),
+        np.pad(start, (0, columns)),
+        np.pad(scale.astype(np.float32), (0, columns)),
+    )
+
+
+def arguments(case: QGemmCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
+    """The pointers that the kernel takes, in order: X, packed W, bias, scale, [residual], Y."""
+    way, size = dot_of(isa), case.rows * case.columns
+    padded = panels_of(case.columns, tile, way.lanes) * tile.vectors * way.lanes
+    return (
+        Argument("x", case.takes, case.rows * case.depth),
+        Argument("w", "int8", ceil(case.depth / (way.step * case.packing)) * way.step * padded),
+        Argument("bias", "int32", padded),
+        Argument("scale", "float32", padded),
+        *((Argument("residual", "float32", size),) if case.residual else ()),
+        Argument("y", case.gives, size),
+    )
+
+
+def function(case: QGemmCase, tile: Tile, isa: Isa, symbol: str) -> Any:
+    """The kernel as a PrimFunc called `symbol`."""
+    pointers = arguments(case, tile, isa)
+
+    def body(*parts: Any) -> None:
+        *buffers, begin, end = parts
+        kernel = _Kernel(case, tile, dot_of(isa), dict(zip((pointer.name for pointer in pointers), buffers)))
+        with builder.loop(begin, end) as item:
+            each_size(item, case.rows, case.columns, tile, lanes=dot_of(isa).lanes, write=partial(_block, kernel))
+
+    return builder.function(symbol, pointers, body)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What every part of the function being written needs to know."""
+
+    case: QGemmCase
+    tile: Tile
+    dot: Dot
+    buffers: dict[str, Any]
+
+    @property
+    def width(self) -> int:
+        return self.tile.vectors * self.dot.lanes
+
+
+def _block(kernel: _Kernel, spot: Spot) -> None:
+    sums, lanes = builder.registers(spot.rows * kernel.width, "int32"), kernel.dot.lanes
+    for at in range(0, spot.width, lanes):
+        start = builder.load(kernel.buffers["bias"], spot.panel * kernel.width + at, lanes)
+        for row in range(spot.rows):
+            builder.store(sums, row * kernel.width + at, start, lanes)
+    _sum(kernel, spot, sums)
+    for row in range(spot.rows):
+        for at in range(0, spot.width, lanes):
+            _write(kernel, spot, row, at, builder.load(sums, row * kernel.width + at, lanes))
+
+
+def _sum(kernel: _Kernel, spot: Spot, sums: Any) -> None:
+    """Adds all products: in a loop while weights fill whole bytes and steps, and what is left after it."""
+    step, packing, depth = kernel.dot.step, kernel.case.packing, kernel.case.depth
+    turns = depth // (step * packing)
+    if turns:
+        with builder.loop(0, turns) as turn:
+            for part in range(packing):
+                _accumulate(kernel, spot, sums, turn=turn, part=part, real=step)
+    for part, start in enumerate(range(turns * step * packing, depth, step)):
+        _accumulate(kernel, spot, sums, turn=turns, part=part, real=min(step, depth - start))
+
+
+def _accumulate(kernel: _Kernel, spot: Spot, sums: Any, *, turn: Any, part: int, real: int) -> None:
+    """Adds what `real` positions of the depth give to every sum: one step, of which a turn has `packing`."""
+    case, way = kernel.case, kernel.dot
+    line = (spot.panel * ceil(case.depth / (way.step * case.packing)) + turn) * kernel.width * way.step
+    for row in range(spot.rows):
+        start = (spot.row + row) * case.depth + (turn * case.packing + part) * way.step
+        spread = dot.spread(way, kernel.buffers["x"], start, dtype=case.takes, real=real)
+        for at in range(0, spot.width, way.lanes):
+            to = row * kernel.width + at
+            weights = builder.load(kernel.buffers["w"], line + at * way.step, way.lanes * way.step)
+            if case.codes:
+                weights = codebook.decode(way, weights, part, case.codes)
+            builder.store(sums, to, dot.multiply(way, builder.load(sums, to, way.lanes), spread, weights), way.lanes)
+
+
+def _write(kernel: _Kernel, spot: Spot, row: int, at: int, sums: Any) -> None:
+    case, lanes = kernel.case, kernel.dot.lanes
+    column = spot.panel * kernel.width + at
+    scale = builder.load(kernel.buffers["scale"], column, lanes)
+    value = builder.cast(sums, f"float32x{lanes}") * scale
+    if case.gives == "float32":
+        value = epilogue.activated(case.activation, value, lanes)
+    else:
+        value = _requantized(value, case, lanes)
+    to, real = (spot.row + row) * case.columns + column, spot.width - at
+    residual = kernel.buffers.get("residual")
+    epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=real, residual=residual)
+
+
+def _requantized(value: Any, case: QGemmCase, lanes: int) -> Any:
+    """Float32 to bytes. Values are held in range before they are rounded: the other order gives the same."""
+    low, high = (builder.splat(limit - case.y_zero, lanes, "float32") for limit in LIMITS[case.gives])
+    held = builder.least(builder.largest(value, low), high)
+    whole = builder.cast(builder.round_even(held), f"int32x{lanes}") + builder.splat(case.y_zero, lanes, "int32")
+    return builder.cast(whole, f"{case.gives}x{lanes}")
+
+
+def reference(
+    case: QGemmCase, *, x: Array, weight: Array, scale: Array, bias: Array | None = None, residual: Array | None = None
+) -> Array:
+    """What the kernel computes: x [M, K], weight [K, N], scale and bias [N], residual [M, N] give [M, N].
+
+    Bytes are exact; float32 results are those of float32 arithmetic, activations in float64.
+    """
+    sums = (x.astype(np.int64) - case.x_zero) @ weight.astype(np.int64) + (0 if bias is None else bias)
+    scaled = sums.astype(np.int32).astype(np.float32) * scale.astype(np.float32)
+    if case.gives != "float32":
+        return np.clip(np.rint(scaled) + case.y_zero, *LIMITS[case.gives]).astype(case.gives)
+    y = epilogue.activation_reference(case.activation, scaled.astype(np.float64))
+    return y if residual is None else y + residual

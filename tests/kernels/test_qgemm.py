@@ -1,0 +1,139 @@
+"""The product of bytes: exact, whatever the types, the zero points and the instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewright_exporters.kernels import qgemm
+from edgewright_exporters.kernels.codebook import INT4, encode
+from edgewright_exporters.kernels.qgemm import LIMITS, QGemmCase
+from edgewright_exporters.kernels.tiles import Tile
+from edgewright_exporters.tir.isa import Isa, isa_named
+
+Build = Callable[..., Any]
+TYPES = ("uint8", "int8")
+SHIFTS = (*(sign * 2**power for power in range(7) for sign in (-1, 1)), 0, 127)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> QGemmCase:
+    takes, gives = draw(st.sampled_from(TYPES)), draw(st.sampled_from((*TYPES, "float32")))
+    floats = gives == "float32"
+    return QGemmCase(
+        rows=draw(st.sampled_from((1, 2, 7, 13, 29))),
+        depth=draw(st.sampled_from((1, 2, 3, 16, 37, 64))),
+        columns=draw(st.sampled_from((1, 5, 16, 31, 47, 101))),
+        takes=takes,
+        gives=gives,
+        x_zero=draw(st.integers(*LIMITS[takes])),
+        y_zero=0 if floats else draw(st.integers(*LIMITS[gives])),
+        bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(("none", "relu", "gelu"))) if floats else "none",
+        residual=floats and draw(st.booleans()),
+        codes=draw(st.sampled_from(((), (), INT4, SHIFTS))),
+    )
+
+
+def _values(case: QGemmCase, *, extreme: bool) -> dict[str, Any]:
+    """Random inputs over the whole range of their types; `extreme` leaves only its two ends."""
+    rng = np.random.default_rng(case.rows * 1000 + case.columns)
+    low, high = LIMITS[case.takes]
+    x = rng.integers(low, high + 1, (case.rows, case.depth))
+    weight = rng.integers(-127, 128, (case.depth, case.columns))
+    if extreme:
+        x, weight = np.where(x > (low + high) / 2, high, low), np.where(weight > -100, 127, -127)
+    if case.codes:
+        weight = rng.choice(case.codes, weight.shape)
+    values: dict[str, Any] = {
+        "x": x.astype(case.takes),
+        "weight": weight.astype(np.int8),
+        "scale": (rng.uniform(0.2, 1.0, case.columns) / (40 * case.depth**0.5)).astype(np.float32),
+    }
+    if case.bias:
+        values["bias"] = rng.integers(-(2**20), 2**20, case.columns).astype(np.int32)
+    if case.residual:
+        values["residual"] = rng.standard_normal((case.rows, case.columns), np.float32)
+    return values
+
+
+def _found(
+    build: Build, case: QGemmCase, tile: Tile, isa: Isa, *, values: dict[str, Any], cuts: Sequence[int] = ()
+) -> npt.NDArray[Any]:
+    constants = {name: values[name] for name in ("weight", "scale", "bias") if name in values}
+    packed = dict(zip(("w", "bias", "scale"), qgemm.pack(case, tile, isa, **constants)))
+    inputs = {"x": values["x"], "residual": values.get("residual")} | packed
+    return build(qgemm, case, tile, isa)(inputs, cuts).reshape(case.rows, case.columns)
+
+
+def _check(build: Build, case: QGemmCase, tile: Tile, isa: Isa, *, extreme: bool = False) -> None:
+    values = _values(case, extreme=extreme)
+    found, wanted = _found(build, case, tile, isa, values=values), qgemm.reference(case, **values)
+    if case.gives == "float32":
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6 if case.activation == "gelu" else 1e-7)
+    else:
+        np.testing.assert_array_equal(found, wanted)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases(), choice=st.integers(0, 3), which=st.integers(0, 3), extreme=st.booleans())
+def test_equals_its_reference(
+    build: Build, here: Sequence[Isa], case: QGemmCase, choice: int, which: int, extreme: bool
+) -> None:
+    isa = here[which % len(here)]
+    tiles = qgemm.tiles(case, isa)
+    _check(build, case, tiles[min(choice, len(tiles) - 1)], isa, extreme=extreme)
+
+
+def test_primes_everywhere_on_every_instruction_set(build: Build, here: Sequence[Isa]) -> None:
+    for isa in here:
+        case = QGemmCase(197, 191, 193, x_zero=117, y_zero=128, bias=True, codes=INT4 if isa == here[0] else ())
+        _check(build, case, qgemm.tiles(case, isa)[0], isa)
+
+
+def test_any_division_of_the_work_gives_the_same(build: Build, here: Sequence[Isa]) -> None:
+    case = QGemmCase(29, 37, 101, x_zero=3)
+    tile, values = qgemm.tiles(case, here[0])[0], _values(case, extreme=False)
+    count = qgemm.items(case, tile, here[0])
+    found = _found(build, case, tile, here[0], values=values, cuts=(1, 2, count - 1))
+    np.testing.assert_array_equal(found, qgemm.reference(case, **values))
+
+
+def test_halves_go_to_the_even_code(build: Build, here: Sequence[Isa]) -> None:
+    case = QGemmCase(1, 1, 9, takes="int8", gives="int8")
+    x, weight, scale = np.ones((1, 1), np.int8), np.arange(-4, 5, dtype=np.int8)[None], np.full(9, 0.5, np.float32)
+    values = {"x": x, "weight": weight, "scale": scale}
+    found = _found(build, case, qgemm.tiles(case, here[0])[0], here[0], values=values)
+    assert found[0].tolist() == [-2, -2, -1, 0, 0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("name", "instruction"), [("x86-64-v4-vnni", "vpdpbusd"), ("armv8.2-a-dot", "sdot")])
+def test_the_dot_product_instruction_is_used(tvm: Any, name: str, instruction: str) -> None:
+    from edgewright_exporters.tir.compiler import assembly
+
+    isa = isa_named(name)
+    case = QGemmCase(8, 64, 64)
+    text = assembly({"kernel": qgemm.function(case, qgemm.tiles(case, isa)[0], isa, "kernel")}, isa)
+    assert instruction in text
+
+
+def test_a_weight_outside_the_codebook_is_named() -> None:
+    with pytest.raises(ValueError, match="the weight 9 is not in the codebook"):
+        encode(INT4, np.array([[1, 9]], np.int8))
+    with pytest.raises(ValueError, match="16 values"):
+        encode((1, 2), np.array([[1]], np.int8))
+
+
+def test_four_bit_weights_take_half_the_bytes(here: Sequence[Isa]) -> None:
+    isa = here[0]
+    sizes = []
+    for codes in ((), INT4):
+        case = QGemmCase(1, 64, 64, codes=codes)
+        sizes.append(qgemm.arguments(case, Tile(1, 2), isa)[1].size)
+    assert sizes[0] == 2 * sizes[1]
