@@ -43,7 +43,7 @@ INTEGER = {
     ),
 }
 HALF_FEATURE = {"x86_64": "avx512_fp16", "aarch64": "asimdhp"}
-MATTER = {"avx512_bf16", "asimd", "sve", *HALF_FEATURE.values()} | {
+MATTER = {"avx512_bf16", "avx512bw", "asimd", "sve", *HALF_FEATURE.values()} | {
     rate.feature for table in (FLOAT, INTEGER) for rates in table.values() for rate in rates if rate.feature
 }
 """The CPU features worth naming in a target, of the hundred or more that a kernel lists."""

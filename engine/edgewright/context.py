@@ -54,6 +54,10 @@ class Workbench:
         drop = self.bench.recipe.bounds.max_drop
         return None if drop is None else drop.share
 
+    def folder(self, name: str) -> Path:
+        """A folder of the cache that every step and run shares."""
+        return self.bench.store.folder(name)
+
     def keep(self, data: bytes, format: str = "onnx") -> GraphFile:
         """Store the bytes of a graph."""
         return self.bench.store.keep(data, format)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -38,14 +38,9 @@ def build_report(
         candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
         skipped=tuple(skipped),
         settings=settings(job),
-        notes=(*job.task.notes, *_options_raced(raced, (candidates[0].name, verdict.shipped))),
+        notes=job.task.notes,
+        race=tuple(entrant for c in candidates for entrant in raced[c.name].entrants),
     )
-
-
-def _options_raced(raced: Mapping[str, Raced], names: Sequence[str]) -> Iterator[str]:
-    """What runtime options alone gained, for the original too: that much of the speed-up is not the methods'."""
-    for name in dict.fromkeys(names):
-        yield from (f"{name}: {note}" for note in raced[name].notes)
 
 
 def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
@@ -89,6 +84,7 @@ def settings(job: Job) -> Mapping[str, Any]:
         "methods": " ".join(call_text(m.name, m.params) for m in job.methods) or "none",
         "task": job.request.task or "none (seeded noise: no accuracy)",
         "metric": job.task.metric.name,
+        "exporters": ", ".join(job.recipe.exporters),
         "runtimes": ", ".join(job.recipe.runtimes),
         "threads": job.recipe.threads,
         "batch": job.recipe.batch,

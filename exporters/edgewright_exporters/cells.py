@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgewright.types import Exit, Exits, Judgement, Measurement, Row, Step
+from edgewright.types import Entrant, Exit, Exits, Judgement, Measurement, Row, Step
 from edgewright_exporters.figures import figure, fitting_scale, ratio
 
 CANDIDATE_HEADER = ("", "size", "speed-up", "metric", "largest error")
+
+RACE_HEADER = ("", "form", "runs on", "speed-up", "")
 
 EXIT_HEADER = ("exit", "threshold", "share", "n", "those that left", "if all left", "mean time", "999 of 1000 below")
 
@@ -70,6 +72,12 @@ def candidate(entry: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if metric is None else figure(metric, fitting_scale(metric.unit, metric.value)),
         f"{100 * max(errors):.2g} %" if errors else "-",
     )
+
+
+def entrant(each: Entrant) -> tuple[str, ...]:
+    """A way to run a candidate, its speed beside the original's usual way, and what came of it."""
+    outcome = "won" if each.won else f"did not race: {each.reason}" if each.speedup is None else ""
+    return (each.candidate, each.form, each.runs or "-", ratio(each.speedup), outcome)
 
 
 def exit_caption(found: Exits) -> str:

@@ -55,13 +55,19 @@ def source_outputs(source: Model, feeds: Sequence[Arrays]) -> list[dict[str, Arr
 
 def compare(model: Model, variant: Variant, feeds: Sequence[Arrays], reference: Sequence[Arrays]) -> dict[str, float]:
     """The largest errors of the variant's outputs over all feeds; empty when there was nothing to compare."""
-    from edgewright.numerics import worst
     from edgewright.onnxkit import run_stages
+
+    return errors(model, feeds, reference, run_stages(variant, feeds))
+
+
+def errors(model: Model, feeds: Sequence[Arrays], want: Sequence[Arrays], got: Sequence[Arrays]) -> dict[str, float]:
+    """The largest differences between two computations of the model's outputs; empty when there were no feeds."""
+    from edgewright.numerics import worst
 
     names = [spec.name for spec in model.signature.outputs]
     found: list[Difference] = [
-        worst(names, [want[name] for name in names], [got[name] for name in names])
-        for want, got in zip(reference, run_stages(variant, feeds), strict=True)
+        worst(names, [wanted[name] for name in names], [given[name] for name in names])
+        for wanted, given in zip(want, got, strict=True)
     ]
     if not found:
         return {}

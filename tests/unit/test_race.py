@@ -73,7 +73,7 @@ def raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator
     bench = replace(
         usual,
         env=replace(usual.env, registry=Registry([*installed(), source])),
-        recipe=replace(usual.recipe, exporters=("onnx", "lean", "wrong", "torn", "shy")),
+        recipe=replace(usual.recipe, exporters=("onnx", "lean", "wrong", "torn", "shy"), runtimes=("ort", "null")),
         device=usual.host,
     )
     model = with_detours(bench)
@@ -107,10 +107,13 @@ def test_the_quicker_form_ships_and_the_others_say_why_not(raced: tuple[Raced, B
     assert [artifact.name for artifact in found.plan.artifacts] == ["main-lean"]
     assert found.cost.ratio.value is not None
     assert found.cost.ratio.value > 1.2
-    told = "\n".join(found.notes)
-    assert "main-lean on ort CPU" in told
-    assert "wrong did not race: its outputs are" in told
-    assert "torn did not race: " in told
-    assert "shy did not race: shy cannot export" in told
+    assert [each.form for each in found.entrants if each.won] == ["lean"]
+    assert {each.form for each in found.entrants if each.speedup} == {"onnx", "lean"}
+    reasons = {each.runs or each.form: each.reason for each in found.entrants if not each.speedup}
+    assert reasons.keys() == {"null null", "wrong", "torn", "shy"}
+    assert "its outputs are" in reasons["null null"], "a runtime that answers zeros would be quick"
+    assert "its outputs are" in reasons["wrong"]
+    assert "shy cannot export" in reasons["shy"]
+    assert reasons["torn"]
     bundle = open_bundle(bench.trial(model, found.plan))
     assert [artifact.digest for artifact in bundle.artifacts] == [found.plan.artifacts[0].digest]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.bundle import plain
-from edgewright.types import Exit, Exits, Judgement, Measurement, Report, Row, Step, Verdict, unknown
+from edgewright.types import Entrant, Exit, Exits, Judgement, Measurement, Report, Row, Step, Verdict, unknown
 from edgewright_exporters.figures import figure, fitting_scale, ratio
 from edgewright_exporters.report_json import JSON
 from edgewright_exporters.report_markdown import MARKDOWN
@@ -93,6 +93,11 @@ REPORT = Report(
     settings={"model": "digits.onnx", "threads": 1, "seed": 0},
     bundle="digits-cpu",
     notes=("split by seed 0: calibration 81, selection 135, test 324",),
+    race=(
+        Entrant("original", "onnx", "ort CPU graph=all", Measurement("ratio", 1.0, "x")),
+        Entrant("simplify+quantize", "onnx", "ort CPU graph=extended", SPEEDUP, won=True),
+        Entrant("simplify+quantize", "kernels", "", None, reason="TVM is not installed"),
+    ),
 )
 
 
@@ -137,7 +142,14 @@ def test_missing_values_share_one_footnote():
 
 def test_empty_sections_are_left_out():
     bare = replace(
-        REPORT, steps=(), candidates=(), skipped=(), settings={}, notes=(), verdict=Verdict("met", "original", (), 1)
+        REPORT,
+        steps=(),
+        candidates=(),
+        skipped=(),
+        settings={},
+        notes=(),
+        race=(),
+        verdict=Verdict("met", "original", (), 1),
     )
     assert "##" not in MARKDOWN.render(bare)
 

@@ -66,8 +66,8 @@ class Requirement:
 class Exporter(Protocol):
     """Writes a model in a format that runtimes open. Offered with `edgewright_exporters`.
 
-    One that needs more of the host than Python packages has `requirements(cache: Path) -> Sequence[Requirement]` too,
-    which `engine doctor` shows and `engine doctor --fix` gets.
+    One that needs more of the host than Python packages has `requirements() -> Sequence[Requirement]` too, which
+    `engine doctor` shows and `engine doctor --fix` gets.
     """
 
     @property

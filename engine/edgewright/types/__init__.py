@@ -9,7 +9,7 @@ from edgewright.types.measurements import Cost, Measurement, Metric, StageCost, 
 from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
 from edgewright.types.plans import Artifact, Companion, Placement, Plan, bytes_of
 from edgewright.types.plugins import Json, Offer, Refusal
-from edgewright.types.reports import Evidence, Exit, Exits, Judgement, Report, Row, Tradeoff, Verdict
+from edgewright.types.reports import Entrant, Evidence, Exit, Exits, Judgement, Report, Row, Tradeoff, Verdict
 from edgewright.types.tensors import Array, Arrays, Dim, Signature, State, TensorSpec
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Cost",
     "Device",
     "Dim",
+    "Entrant",
     "Evidence",
     "Exit",
     "Exits",

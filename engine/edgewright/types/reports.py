@@ -106,6 +106,22 @@ class Exits:
 
 
 @dataclass(frozen=True)
+class Entrant:
+    """One way to run a candidate, and what came of it in the race.
+
+    `form` is the exporter that wrote it, `runs` the runtime with its options. `speedup` is against the original as it
+    usually runs; None where it did not race, for the `reason`.
+    """
+
+    candidate: str
+    form: str
+    runs: str
+    speedup: Optional[Measurement]
+    won: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """Original and candidate side by side, and everything that was skipped or left out, with reasons."""
 
@@ -121,3 +137,4 @@ class Report:
     bundle: str = ""
     notes: tuple[str, ...] = ()
     exits: Optional[Exits] = None
+    race: tuple[Entrant, ...] = ()

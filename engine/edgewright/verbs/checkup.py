@@ -22,6 +22,7 @@ from edgewright.types import Device
 OPTIONAL = {
     "torch": "PyTorch models and trained methods: pip install 'edgewright[torch]'",
     "apache-tvm": "TVM kernels: pip install 'edgewright[tvm]'",
+    "openvino": "the runtime openvino: pip install 'edgewright[openvino]'",
 }
 
 
@@ -86,7 +87,7 @@ def _requirements(env: Environment) -> Iterator[tuple[str, Requirement]]:
     for offer in env.registry.all(EXPORTERS):
         asked = getattr(offer.value, "requirements", None)
         with blame(offer, "asking what it needs"):
-            needed: Sequence[Requirement] = asked(env.store.root) if asked else ()
+            needed: Sequence[Requirement] = asked() if asked else ()
         yield from ((env.registry.name(EXPORTERS, offer), requirement) for requirement in needed)
 
 
@@ -106,9 +107,9 @@ def _device(address: str, env: Environment) -> Iterator[Finding]:
     if device.emulated:
         yield Finding("note", "emulation", "this device is emulated: whatever is timed on it is marked `simulated`")
     for offer in env.registry.all(RUNTIMES):
-        refusal = offer.value.probe(device)
-        state, found = ("missing", refusal.reason) if refusal else ("ok", ", ".join(device.providers))
-        yield Finding(state, f"runtime {env.registry.name(RUNTIMES, offer)}", found)
+        name, refusal = env.registry.name(RUNTIMES, offer), offer.value.probe(device)
+        found = refusal.reason if refusal else device.versions.get(name) or ", ".join(device.providers)
+        yield Finding("missing" if refusal else "ok", f"runtime {name}", found)
 
 
 def _int8(device: Device) -> Finding:

@@ -1,1 +1,1 @@
-"""Templates of kernels: each turns a shape and a tile into one function, beside the NumPy that says what it computes."""
+"""Templates of kernels: each makes a function of a shape and a tile, beside the NumPy that says what it computes."""

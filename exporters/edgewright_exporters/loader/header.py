@@ -36,6 +36,12 @@ class Header:
     version: int
 
 
+def headers_place() -> Path:
+    """Where a fetched header lies, and what was compiled with it: the user's cache, whichever one a run works in."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgewright" / "loader"
+
+
 def find_header(cache: Path, given: Path | None = None, *, system: Sequence[Path] = SYSTEM) -> Header:
     """The header: in `given` (a file or a folder) if that is named, else in `system`, else as it was fetched.
 

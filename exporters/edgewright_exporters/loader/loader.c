@@ -1,4 +1,6 @@
 /* One operator of ONNX Runtime, edgewright::Kernel, that calls a kernel of the shared library it is linked into.
+ * edgewright::FloatKernel is the same for outputs that are all float32: ONNX Runtime renames outputs when it moves
+ * roundings through a graph, and then knows a type no more that only the graph had stated.
  *
  * Attributes of a node:
  *   symbol  string  the kernel: void symbol(in0, in1, ..., out0, ..., [scratch,] int32_t begin, int32_t end)
@@ -135,6 +137,11 @@ static const char *ORT_API_CALL get_name(const OrtCustomOp *op) {
   return "Kernel";
 }
 
+static const char *ORT_API_CALL get_float_name(const OrtCustomOp *op) {
+  (void)op;
+  return "FloatKernel";
+}
+
 static const char *ORT_API_CALL get_provider(const OrtCustomOp *op) {
   (void)op;
   return "CPUExecutionProvider";
@@ -143,6 +150,11 @@ static const char *ORT_API_CALL get_provider(const OrtCustomOp *op) {
 static ONNXTensorElementDataType ORT_API_CALL get_type(const OrtCustomOp *op, size_t index) {
   (void)op, (void)index;
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED; /* any */
+}
+
+static ONNXTensorElementDataType ORT_API_CALL get_float(const OrtCustomOp *op, size_t index) {
+  (void)op, (void)index;
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 }
 
 static OrtCustomOpInputOutputCharacteristic ORT_API_CALL get_kind(const OrtCustomOp *op, size_t index) {
@@ -170,10 +182,10 @@ static int ORT_API_CALL no(const OrtCustomOp *op) {
   return 0;
 }
 
-#define OPERATOR(creator, least_api)                                                                           \
+#define OPERATOR(creator, least_api, name, output)                                                             \
   {                                                                                                            \
-    .version = least_api, .GetName = get_name, .GetExecutionProviderType = get_provider,                       \
-    .GetInputType = get_type, .GetInputTypeCount = one, .GetOutputType = get_type, .GetOutputTypeCount = one,  \
+    .version = least_api, .GetName = name, .GetExecutionProviderType = get_provider,                           \
+    .GetInputType = get_type, .GetInputTypeCount = one, .GetOutputType = output, .GetOutputTypeCount = one,    \
     .KernelDestroy = destroy, .GetInputCharacteristic = get_kind, .GetOutputCharacteristic = get_kind,         \
     .GetInputMemoryType = get_memory, .GetVariadicInputMinArity = at_least_one,                                \
     .GetVariadicInputHomogeneity = no, .GetVariadicOutputMinArity = at_least_one,                              \
@@ -182,8 +194,11 @@ static int ORT_API_CALL no(const OrtCustomOp *op) {
 
 enum { PARALLEL_SINCE = 17, SERIAL_SINCE = 16 };
 
-static const OrtCustomOp PARALLEL = OPERATOR(create, PARALLEL_SINCE);
-static const OrtCustomOp SERIAL = OPERATOR(create_serial, SERIAL_SINCE);
+#define OPERATORS(creator, least_api) \
+  {OPERATOR(creator, least_api, get_name, get_type), OPERATOR(creator, least_api, get_float_name, get_float)}
+
+static const OrtCustomOp PARALLEL[] = OPERATORS(create, PARALLEL_SINCE);
+static const OrtCustomOp SERIAL[] = OPERATORS(create_serial, SERIAL_SINCE);
 
 /* 31 of "1.31.0". Asking for an API that is too new instead would make ONNX Runtime complain on stderr. */
 static int minor_version(const char *text) {
@@ -209,6 +224,7 @@ __attribute__((visibility("default"))) OrtStatus *ORT_API_CALL RegisterCustomOps
   int serial = minor_version(base->GetVersionString()) < PARALLEL_SINCE || asks_for_one_thread(api, options);
   OrtCustomOpDomain *domain = NULL;
   CHECK(api->CreateCustomOpDomain("edgewright", &domain));
-  CHECK(api->CustomOpDomain_Add(domain, serial ? &SERIAL : &PARALLEL));
+  for (size_t i = 0; i < sizeof SERIAL / sizeof *SERIAL; i++)
+    CHECK(api->CustomOpDomain_Add(domain, serial ? &SERIAL[i] : &PARALLEL[i]));
   return api->AddCustomOpDomain(options, domain);
 }

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgewright.types import Report, Step
-from edgewright_exporters.cells import CANDIDATE_HEADER, call, candidate
+from edgewright_exporters.cells import CANDIDATE_HEADER, RACE_HEADER, call, candidate, entrant
 from edgewright_exporters.report_html.datatable import datatable
 from edgewright_exporters.report_html.markup import Html, Place, element, items, join, section
 
 _OPTIONS = (
     ("target", "--target"),
+    ("exporters", "--exporter"),
     ("runtimes", "--runtime"),
     ("threads", "--threads"),
     ("batch", "--batch"),
@@ -30,10 +31,18 @@ def story(report: Report, place: Place) -> Html:
             section(place, "left-out", "Left out, and why", items(left_out)),
             section(place, "steps", "Steps", items(map(_step, report.steps))),
             section(place, "candidates", "Candidates", _candidates(report)),
+            section(place, "race", "Race", _race(report)),
             section(place, "notes", "Notes", items(report.notes)),
             section(place, "again", "How to reproduce", *_again(report)),
         )
     )
+
+
+def _race(report: Report) -> Html:
+    """Every way to run each candidate; nothing where costs were predicted."""
+    if not report.race:
+        return join(())
+    return datatable("against the original as it usually runs", RACE_HEADER, [entrant(each) for each in report.race])
 
 
 def command(settings: Mapping[str, Any]) -> str:

@@ -20,6 +20,13 @@ class Argument:
     size: int
 
 
+def _writer() -> Any:
+    """TVM's builder, untyped: its annotations are narrower than what it takes."""
+    from tvm.tirx.script.builder import ir
+
+    return ir
+
+
 def function(symbol: str, arguments: Sequence[Argument], body: Callable[..., None]) -> Any:
     """A PrimFunc `void symbol(argument *, ..., int32_t begin, int32_t end)`.
 
@@ -29,7 +36,8 @@ def function(symbol: str, arguments: Sequence[Argument], body: Callable[..., Non
         body: called once with a buffer per argument, then `begin` and `end`, to write what the function does.
     """
     from tvm.script.ir_builder import IRBuilder
-    from tvm.tirx.script.builder import ir as T
+
+    T = _writer()
 
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -47,7 +55,7 @@ def function(symbol: str, arguments: Sequence[Argument], body: Callable[..., Non
 
 def loop(begin: Any, end: Any) -> AbstractContextManager[Any]:
     """`for i in begin .. end - 1`: a context whose value is the index."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     return T.serial(begin, end)
 
@@ -55,7 +63,7 @@ def loop(begin: Any, end: Any) -> AbstractContextManager[Any]:
 @contextmanager
 def when(condition: Any) -> Generator[None, None, None]:
     """What is written inside runs only where `condition` holds."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     with T.If(condition), T.Then():
         yield
@@ -63,7 +71,7 @@ def when(condition: Any) -> Generator[None, None, None]:
 
 def branch(condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> None:
     """Writes what `yes` writes where `condition` holds, and what `no` writes elsewhere."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     with T.If(condition):
         with T.Then():
@@ -74,21 +82,21 @@ def branch(condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> N
 
 def registers(size: int, dtype: str) -> Any:
     """A buffer of the function's own. It lives in registers where every index into it is a constant."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     return T.alloc_buffer((size,), dtype, scope="local")
 
 
 def load(buffer: Any, at: Any, lanes: int) -> Any:
     """`lanes` elements in a row, from `at`."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     return buffer[at] if lanes == 1 else buffer[T.ramp(at, 1, lanes)]
 
 
 def store(buffer: Any, at: Any, value: Any, lanes: int) -> None:
     """Writes `lanes` elements in a row, from `at`."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     T.buffer_store(buffer, value, [at if lanes == 1 else T.ramp(at, 1, lanes)])
 
@@ -96,7 +104,8 @@ def store(buffer: Any, at: Any, value: Any, lanes: int) -> None:
 def splat(value: Any, lanes: int, dtype: str = "") -> Any:
     """`value` in each of `lanes` lanes; a Python number needs its `dtype`."""
     from tvm.tirx import const
-    from tvm.tirx.script.builder import ir as T
+
+    T = _writer()
 
     scalar = const(value, dtype) if dtype else value
     return scalar if lanes == 1 else T.broadcast(scalar, lanes)
@@ -153,7 +162,7 @@ def constants(values: Sequence[float], dtype: str) -> Any:
 
 def held(value: Any) -> Any:
     """A variable that holds `value`: computed here, once, however often it is read from here on."""
-    from tvm.tirx.script.builder import ir as T
+    T = _writer()
 
     return T.bind(value)
 

@@ -1,0 +1,31 @@
+"""What this machine is, as far as it decides which kernels run here and how fast."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+from edgewright_exporters.tir.isa import Isa
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def runs_here(isa: Isa) -> bool:
+    """Whether this machine can execute kernels for `isa`."""
+    return platform.machine() == isa.machine and set(isa.requires) <= set(_line("flags|Features").split())
+
+
+def cpu_name() -> str:
+    """What the CPU calls itself."""
+    return _line("model name") or platform.machine()
+
+
+def _line(name: str) -> str:
+    """The first line of this name in what Linux says of its CPUs; nothing on other systems."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(rf"^(?:{name})\s*:\s*(.*)$", text, re.MULTILINE)
+    return found[1] if found else ""

@@ -1,0 +1,40 @@
+"""What this host needs to make kernels for itself, for `engine doctor`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+
+from edgewright.errors import RefusedError
+from edgewright.protocols import Requirement
+from edgewright_exporters.loader.header import fetch_header, find_header, headers_place
+from edgewright_exporters.onnx_kernels.obstacles import without_tvm
+from edgewright_exporters.tir.compiler import TVM_VERSIONS
+from edgewright_exporters.tir.isa import isa_named, isa_names
+from edgewright_exporters.tir.linking import find_compiler
+
+
+def requirements() -> Sequence[Requirement]:
+    """TVM, a C compiler for this machine, and onnxruntime's C header, which alone can be fetched."""
+    headers = headers_place()
+    refusal = without_tvm()
+    versions = ", ".join(f"{name} {version}" for name, version in TVM_VERSIONS.items())
+    return (
+        Requirement("TVM", "" if refusal else versions, refusal.reason if refusal else ""),
+        _told("C compiler", _compiler),
+        _told("onnxruntime's C header", lambda: str(find_header(headers).folder), lambda: fetch_header(headers)),
+    )
+
+
+def _compiler() -> str:
+    isa = next((isa for isa in map(isa_named, isa_names()) if isa.machine == platform.machine()), None)
+    if isa is None:
+        raise RefusedError(f"there are no kernels for {platform.machine()}")
+    return find_compiler(isa)
+
+
+def _told(name: str, find: Callable[[], str], fix: Callable[[], object] | None = None) -> Requirement:
+    try:
+        return Requirement(name, find())
+    except RefusedError as refusal:
+        return Requirement(name, reason=str(refusal), fix=fix)

@@ -1,0 +1,96 @@
+"""The templates that graphs are rewritten with, by name, and what one kernel of theirs is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgewright_exporters.tir.isa import Isa
+
+CASES = {"gemm": "GemmCase", "qgemm": "QGemmCase", "norm": "NormCase", "attention": "AttentionCase"}
+"""The class of the cases of each template; its module in `edgewright_exporters.kernels` has its name."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed: a template, and one of its cases."""
+
+    template: str
+    case: Any
+
+    @property
+    def module(self) -> Any:
+        """The template."""
+        return import_module(f"edgewright_exporters.kernels.{self.template}")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A job, and how it is done: by which of the template's tiles, counted from its best guess."""
+
+    job: Job
+    choice: int
+
+    def tile(self, isa: Isa) -> Any:
+        """The tile on an instruction set."""
+        return self.job.module.tiles(self.job.case, isa)[self.choice]
+
+    def symbol(self, isa: Isa) -> str:
+        """Its name in a library: `gemm_197x192x576_` and a digest of all there is to know about it."""
+        sizes = "x".join(str(size) for size in _sizes(self.job.case))
+        about = repr((self.job, self.tile(isa), isa))
+        return f"{self.job.template}_{sizes}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
+    def arguments(self, isa: Isa) -> Sequence[Any]:
+        """The pointers it takes."""
+        return self.job.module.arguments(self.job.case, self.tile(isa), isa)
+
+    def items(self, isa: Isa) -> int:
+        """How many pieces of work it can be cut into."""
+        return self.job.module.items(self.job.case, self.tile(isa), isa)
+
+    def pack(self, isa: Isa, weights: Mapping[str, Any]) -> Sequence[Any]:
+        """Constants as it reads them; none where it takes none."""
+        return self.job.module.pack(self.job.case, self.tile(isa), isa, **weights) if weights else ()
+
+    def function(self, isa: Isa) -> Any:
+        """Its loop nest; needs TVM."""
+        return self.job.module.function(self.job.case, self.tile(isa), isa, self.symbol(isa))
+
+
+def job_of(template: str, fields: Mapping[str, Any]) -> Job:
+    """The job whose case has these fields; JSON has turned its tuples into lists."""
+    module = import_module(f"edgewright_exporters.kernels.{template}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return Job(template, getattr(module, CASES[template])(**values))
+
+
+def entry_of(kernel: Kernel) -> dict[str, Any]:
+    """A kernel as JSON; `kernel_of` reads it."""
+    return {"template": kernel.job.template, "case": asdict(kernel.job.case), "choice": kernel.choice}
+
+
+def kernel_of(entry: Mapping[str, Any]) -> Kernel:
+    """The kernel that `entry_of` wrote."""
+    return Kernel(job_of(entry["template"], entry["case"]), entry["choice"])
+
+
+@cache
+def source_digest() -> str:
+    """The digest of every template and of what compiles them: an edit makes all that was kept of them stale."""
+    sha = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for folder in ("kernels", "tir"):
+        for path in sorted((package / folder).glob("*.py")):
+            sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def _sizes(case: Any) -> Sequence[int]:
+    """The plain numbers of a case, for its name."""
+    return [value for value in asdict(case).values() if type(value) is int]

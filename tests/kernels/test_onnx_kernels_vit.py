@@ -1,0 +1,48 @@
+"""A vision transformer as transformers has it: every heavy node but the patches' convolution becomes a kernel."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import onnx
+import pytest
+
+from edgewright_exporters.onnx_kernels.choose import first_guess
+from edgewright_exporters.onnx_kernels.rewrite import rewrite
+from edgewright_exporters.tir.isa import isa_named
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+class Logits(torch.nn.Module):
+    """The network with nothing but its logits."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Any) -> Any:
+        return self.net(image).logits
+
+
+def exported(attention: str) -> onnx.ModelProto:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.ViTConfig(image_size=32, patch_size=16, num_labels=3, attn_implementation=attention, **shape)
+    net = Logits(transformers.ViTForImageClassification(config)).eval()
+    program = torch.onnx.export(net, (torch.zeros(1, 3, 32, 32),), dynamo=True, optimize=True, verbose=False)
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_all_but_the_patches_is_kernels(attention: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch and transformers deprecate parts of each other
+        proto = exported(attention)
+    result = rewrite(proto, isa_named("x86-64-v3"), first_guess)
+    assert result.replaced == {"attention": 2, "gemm": 13, "norm": 5}
+    assert result.notes == ("1 Conv stay with onnxruntime",)
