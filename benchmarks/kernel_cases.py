@@ -1,0 +1,324 @@
+"""What kernels.py compares: a case of one of our templates, and the nodes that ONNX Runtime has for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, helper
+
+from edgewright_exporters.kernels import attention, codebook, conv, depthwise, gelu, gemm, norm, qgemm, softmax
+from edgewright_exporters.kernels.window import Window, blocked
+
+Array = npt.NDArray[Any]
+SHAPES = ((192, 768), (768, 192), (192, 576), (768, 3072), (3072, 768))
+"""Depth and columns of the products of vision transformers of widths 192 and 768."""
+
+COLD = 8 * 2**20
+"""Bytes of weights that one run goes through where they are to come from beyond the second cache."""
+
+RESNET = (
+    (64, 64, 56, 1),
+    (64, 128, 56, 2),
+    (128, 128, 28, 1),
+    (128, 256, 28, 2),
+    (256, 256, 14, 1),
+    (256, 512, 14, 2),
+    (512, 512, 7, 1),
+)
+POINTWISE = (
+    (32, 16, 112),
+    (16, 96, 112),
+    (96, 24, 56),
+    (24, 144, 56),
+    (192, 64, 14),
+    (64, 384, 14),
+    (384, 96, 14),
+    (160, 960, 7),
+    (960, 160, 7),
+    (320, 1280, 7),
+)
+DEPTHWISE = ((32, 112, 1), (96, 112, 2), (144, 56, 1), (192, 28, 1), (384, 14, 1), (576, 14, 2), (960, 7, 1))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One computation, twice: `case` of `template`, and `nodes` over `inputs` and `constants`, by name.
+
+    `weights` is what the template packs; `expected` says each result. `operations` are those of `kind`, a product and
+    its sum being two; none where the peak of the machine says nothing. A run does it `copies` times, with constants of
+    their own, whose last axis is then the columns of the results. `barred` tells those that have to take no longer
+    than ONNX Runtime.
+    """
+
+    name: str
+    template: ModuleType
+    case: Any
+    nodes: Sequence[NodeProto]
+    inputs: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    operations: int = 0
+    kind: str = "float32"
+    copies: int = 1
+    barred: bool = False
+
+
+def groups(lanes: int) -> Mapping[str, Callable[[], Sequence[Comparison]]]:
+    """Everything that is compared, in the parts that one call may measure; vectors have `lanes` float32."""
+    products = {
+        "float32, M=1": lambda: [each for shape in SHAPES for each in _hot_and_cold(_gemm(1, *shape))],
+        "float32, M=196": lambda: [_gemm(196, *shape) for shape in SHAPES],
+        "float32 + bias + GELU": lambda: [_gemm(rows, *SHAPES[at], gelu=True) for rows in (1, 196) for at in (0, 3)],
+        "int8, M=1": lambda: [each for shape in SHAPES for each in _hot_and_cold(_qgemm(1, *shape))],
+        "int8, M=196": lambda: [_qgemm(196, *shape) for shape in SHAPES],
+        "4-bit codes, M=1": lambda: [each for s in SHAPES for each in _hot_and_cold(_qgemm(1, *s, codes=True))],
+        "4-bit codes, M=196": lambda: [_qgemm(196, *shape, codes=True) for shape in SHAPES],
+    }
+    return {
+        **products,
+        "attention": lambda: [_attention(197, 3, 64), _attention(197, 6, 32)],
+        "rows": lambda: [
+            _norm(197, 192),
+            *(_residual_norm(197, 192, fused=fused) for fused in (True, False)),
+            _softmax(591, 197),
+            _gelu(197 * 768),
+        ],
+        "conv 3x3 of ResNet-18": lambda: [_conv(*each, lanes=lanes, kernel=3) for each in RESNET],
+        "conv 1x1 of MobileNetV2": lambda: [_conv(*each, 1, lanes=lanes, kernel=1) for each in POINTWISE],
+        "depthwise 3x3 of MobileNetV2": lambda: [_depthwise(*each, lanes=lanes) for each in DEPTHWISE],
+    }
+
+
+def _hot_and_cold(comparison: Comparison) -> Iterator[Comparison]:
+    weights = comparison.weights["weight"].nbytes
+    yield replace(comparison, name=f"{comparison.name}, hot")
+    yield replace(comparison, name=f"{comparison.name}, cold", copies=max(2, ceil(COLD / weights)))
+
+
+def _normal(*shape: int) -> Array:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
+# ------------------------------------------------------------------ products
+
+
+def _gemm(rows: int, depth: int, columns: int, *, gelu: bool = False) -> Comparison:
+    case = gemm.GemmCase(rows, depth, columns, bias=gelu, activation="gelu" if gelu else "none")
+    weights = {"weight": _normal(depth, columns) / np.float32(depth**0.5)}
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]
+    if gelu:
+        weights["bias"] = _normal(columns)
+        nodes = [
+            helper.make_node("MatMul", ["x", "weight"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["sum"]),
+            helper.make_node("Gelu", ["sum"], ["y"]),
+        ]
+    inputs = {"x": _normal(rows, depth)}
+    return Comparison(
+        f"{rows} x {depth} x {columns}",
+        gemm,
+        case,
+        nodes,
+        inputs,
+        {"y": gemm.reference(case, **inputs, **weights)},
+        constants=weights,
+        weights=weights,
+        operations=2 * rows * depth * columns,
+        barred=not gelu,
+    )
+
+
+def _qgemm(rows: int, depth: int, columns: int, *, codes: bool = False) -> Comparison:
+    """Bytes to bytes, one scale per column; ONNX Runtime keeps the same weights in a byte each."""
+    most = 7 if codes else 127
+    table = codebook.INT4 if codes else ()
+    case = qgemm.QGemmCase(rows, depth, columns, x_zero=117, y_zero=128, codes=table)
+    rng = np.random.default_rng((rows, depth, columns))
+    x = rng.integers(0, 256, (rows, depth)).astype(np.uint8)
+    weight = rng.integers(-most, most + 1, (depth, columns)).astype(np.int8)
+    scales = (rng.uniform(0.5, 1.0, columns) / most).astype(np.float32)
+    x_scale, y_scale = np.float32(0.02), np.float32(0.02 * depth**0.5 * 43 / 40)
+    constants = {
+        "x_scale": x_scale,
+        "x_zero": np.uint8(case.x_zero),
+        "weight": weight,
+        "scales": scales,
+        "zeros": np.zeros(columns, np.int8),
+        "y_scale": y_scale,
+        "y_zero": np.uint8(case.y_zero),
+    }
+    weights = {"weight": weight, "scale": (x_scale * scales / y_scale).astype(np.float32)}
+    return Comparison(
+        f"{rows} x {depth} x {columns}",
+        qgemm,
+        case,
+        [helper.make_node("QLinearMatMul", ["x", *constants], ["y"])],
+        {"x": x},
+        {"y": qgemm.reference(case, x=x, **weights)},
+        constants={name: np.asarray(value) for name, value in constants.items()},
+        weights=weights,
+        operations=2 * rows * depth * columns,
+        kind="int8",
+        barred=not codes,
+    )
+
+
+def _attention(tokens: int, heads: int, size: int) -> Comparison:
+    case = attention.AttentionCase(1, tokens, tokens, heads, size, size**-0.5)
+    inputs = dict(zip("qkv", np.split(_normal(1, tokens, 3 * heads * size), 3, axis=-1)))
+    inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    node = helper.make_node("MultiHeadAttention", list("qkv"), ["y"], domain="com.microsoft", num_heads=heads)
+    return Comparison(
+        f"{tokens} tokens, {heads} heads of {size}",
+        attention,
+        case,
+        [node],
+        inputs,
+        {"y": attention.reference(case, **inputs)},
+        operations=4 * tokens * tokens * heads * size,
+    )
+
+
+# ------------------------------------------------------------------ row by row
+
+
+def _norm(rows: int, columns: int) -> Comparison:
+    case = norm.NormCase(rows, columns)
+    inputs, weights = {"x": _normal(rows, columns)}, _scale_and_bias(columns)
+    (y,) = norm.reference(case, **inputs, **weights)
+    nodes = [helper.make_node("LayerNormalization", ["x", *weights], ["y"], epsilon=case.epsilon)]
+    return Comparison(
+        f"LayerNorm {rows} x {columns}", norm, case, nodes, inputs, {"y": y}, constants=weights, weights=weights
+    )
+
+
+def _residual_norm(rows: int, columns: int, *, fused: bool) -> Comparison:
+    """`fused` has ONNX Runtime's one node for it, else there are two, which are faster."""
+    case = norm.NormCase(rows, columns, residual=True)
+    x, residual = _normal(2, rows, columns)
+    weights = _scale_and_bias(columns)
+    total, y = norm.reference(case, x=x, residual=residual, **weights)
+    one = helper.make_node(
+        "SkipLayerNormalization",
+        ["x", "residual", *weights],
+        ["y", "", "", "sum"],
+        domain="com.microsoft",
+        epsilon=case.epsilon,
+    )
+    two = [
+        helper.make_node("Add", ["x", "residual"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", *weights], ["y"], epsilon=case.epsilon),
+    ]
+    return Comparison(
+        f"residual + LayerNorm {rows} x {columns}, theirs {'SkipLayerNormalization' if fused else 'two nodes'}",
+        norm,
+        case,
+        [one] if fused else two,
+        {"x": x, "residual": residual},
+        {"sum": total, "y": y},
+        constants=weights,
+        weights=weights,
+    )
+
+
+def _scale_and_bias(columns: int) -> Mapping[str, Array]:
+    scale, bias = _normal(2, columns)
+    return {"scale": scale, "bias": bias}
+
+
+def _softmax(rows: int, columns: int) -> Comparison:
+    case, x = softmax.SoftmaxCase(rows, columns), _normal(rows, columns)
+    node = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    expected = {"y": softmax.reference(case, x=x)}
+    return Comparison(f"softmax {rows} x {columns}", softmax, case, [node], {"x": x}, expected)
+
+
+def _gelu(size: int) -> Comparison:
+    case, x = gelu.GeluCase(size), 2 * _normal(size)
+    node = helper.make_node("Gelu", ["x"], ["y"])
+    return Comparison(f"GELU {size}", gelu, case, [node], {"x": x}, {"y": gelu.reference(case, x=x)})
+
+
+# ------------------------------------------------------------------ convolutions
+
+
+def _conv(channels: int, filters: int, size: int, stride: int, *, lanes: int, kernel: int) -> Comparison:
+    """Images in blocks of channels on both sides: ONNX Runtime's own layout, without its conversions.
+
+    What widens in MobileNetV2 has a ReLU6, what narrows has nothing; ResNet's have a ReLU.
+    """
+    window = _window(size, kernel, stride)
+    activation = "relu" if kernel == 3 else ("relu6" if filters > channels else "none")
+    case = conv.ConvCase(1, channels, filters, window, activation=activation)
+    x, weight, bias = _normal(1, channels, size, size), _normal(filters, channels, kernel, kernel), _normal(filters)
+    weight /= np.float32(kernel * channels**0.5)
+    padded = np.pad(weight, ((0, -filters % lanes), (0, -channels % lanes), (0, 0), (0, 0)))
+    parts = padded.reshape(len(padded) // lanes, lanes, -1, lanes, kernel, kernel).transpose(0, 2, 4, 5, 3, 1)
+    result = conv.reference(case, x=x, weight=weight, bias=bias)
+    return Comparison(
+        f"{channels} -> {filters}, {size} x {size}{', stride 2' if stride == 2 else ''}",
+        conv,
+        case,
+        [_image_node(window, activation, 1)],
+        {"x": _image(x, lanes)},
+        {"y": _image(result, lanes)},
+        constants={"weight": parts.reshape(padded.shape), "bias": np.pad(bias, (0, -filters % lanes))},
+        weights={"weight": weight, "bias": bias},
+        operations=2 * result.size * channels * kernel * kernel,
+    )
+
+
+def _depthwise(channels: int, size: int, stride: int, *, lanes: int) -> Comparison:
+    window = _window(size, 3, stride)
+    case = depthwise.DepthwiseCase(1, channels, window, activation="relu6")
+    x, weight, bias = _normal(1, channels, size, size), _normal(channels, 1, 3, 3), _normal(channels)
+    parts = weight.reshape(channels // lanes, lanes, 3, 3).transpose(0, 2, 3, 1)
+    result = depthwise.reference(case, x=x, weight=weight, bias=bias)
+    return Comparison(
+        f"{channels}, {size} x {size}{', stride 2' if stride == 2 else ''}",
+        depthwise,
+        case,
+        [_image_node(window, "relu6", channels)],
+        {"x": _image(x, lanes)},
+        {"y": _image(result, lanes)},
+        constants={"weight": np.ascontiguousarray(parts).reshape(weight.shape), "bias": bias},
+        weights={"weight": weight, "bias": bias},
+        operations=2 * result.size * 9,
+    )
+
+
+def _window(size: int, kernel: int, stride: int) -> Window:
+    return Window((size, size), (kernel, kernel), (stride, stride), (kernel // 2,) * 4)
+
+
+def _image(image: Array, lanes: int) -> Array:
+    """In blocks of channels, with the four axes that ONNX Runtime says of such an image."""
+    parts = blocked(image, lanes)
+    return parts.reshape(parts.shape[0], -1, *image.shape[2:])
+
+
+def _image_node(window: Window, activation: str, groups: int) -> NodeProto:
+    """A convolution of images in blocks, which ONNX Runtime makes of an ordinary one with its activation."""
+    activations: Mapping[str, Mapping[str, Any]] = {
+        "none": {},
+        "relu": {"activation": "Relu"},
+        "relu6": {"activation": "Clip", "activation_params": [0.0, 6.0]},
+    }
+    return helper.make_node(
+        "Conv",
+        ["x", "weight", "bias"],
+        ["y"],
+        domain="com.microsoft.nchwc",
+        kernel_shape=window.kernel,
+        strides=window.stride,
+        pads=window.padding,
+        group=groups,
+        **activations[activation],
+    )
