@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,20 @@ def conditions() -> dict[str, object]:
 
 
 def _runtimes() -> tuple[Mapping[str, str], tuple[str, ...]]:
-    versions = {"numpy": version("numpy")}
+    versions = {"numpy": version("numpy"), **_openvino()}
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError:
         return versions, ()
     return {**versions, "onnxruntime": str(onnxruntime.__version__)}, tuple(onnxruntime.get_available_providers())
+
+
+def _openvino() -> Mapping[str, str]:
+    """Its version, if it is there; not imported, because that takes a while and whoever runs it does it anyway."""
+    try:
+        return {"openvino": version("openvino")}
+    except PackageNotFoundError:
+        return {}
 
 
 def _cpu(cpuinfo: str) -> str:

@@ -6,5 +6,6 @@ EDGEWRIGHT_API = 1
 
 MODULES = (
     "edgewright_runtime.null",
+    "edgewright_runtime.openvino",
     "edgewright_runtime.ort",
 )

@@ -11,7 +11,11 @@ from edgewright.errors import InputError, suggest
 if TYPE_CHECKING:
     from edgewright.protocols import Runtime
 
-BUILT_IN = {"ort": "edgewright_runtime.ort:ORT", "null": "edgewright_runtime.null:NULL"}
+BUILT_IN = {
+    "ort": "edgewright_runtime.ort:ORT",
+    "openvino": "edgewright_runtime.openvino:OPENVINO",
+    "null": "edgewright_runtime.null:NULL",
+}
 
 
 def find_runtime(name: str, entries: Mapping[str, str]) -> Runtime:

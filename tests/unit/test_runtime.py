@@ -149,7 +149,7 @@ def test_a_changed_file_is_not_loaded(make_bundle: MakeBundle) -> None:
         ({"raw": b"not a model"}, "stage0.onnx cannot be loaded by onnxruntime"),
         ({"provider": "CUDAExecutionProvider"}, "has no CUDAExecutionProvider; allowed: "),
         ({"options": {"graph": "al"}}, "graph='al' is no level of graph optimisation; allowed: all,"),
-        ({"runtime": "otr"}, "the bundle asks for the runtime 'otr', which is not here; allowed: null, ort"),
+        ({"runtime": "otr"}, "the bundle asks for the runtime 'otr', which is not here; allowed: null, openvino, ort"),
     ],
 )
 def test_what_cannot_be_opened_is_one_sentence(make_bundle: MakeBundle, given: dict[str, Any], says: str) -> None:
