@@ -13,8 +13,10 @@ demo: $(VENV)/base
 	$(BIN)/engine deploy examples/digits/digits.onnx --target jetson --task examples/digits/digits.npz \
 	    --preset quick --out digits-jetson
 
-# The kernels' tests need onnxruntime's C header, which no wheel has; where it cannot be fetched they are skipped.
+# The kernels' tests need a C compiler and onnxruntime's C header, which no wheel has; without them they are skipped.
 test: $(VENV)/dev
+	@command -v gcc >/dev/null || [ "$$(id -u)" != 0 ] || \
+	    { apt-get -q update && apt-get -q install -y gcc libc6-dev; } || true
 	$(BIN)/engine doctor --fix
 	$(BIN)/python -m pytest
 

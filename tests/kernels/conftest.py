@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgewright.errors import RefusedError
 from edgewright_exporters.tir.compiler import compile_object
 from edgewright_exporters.tir.isa import Isa, isas_of
-from edgewright_exporters.tir.linking import link
+from edgewright_exporters.tir.linking import find_compiler, link
 from edgewright_runtime.device import find_device
 
 Array = npt.NDArray[Any]
@@ -24,15 +25,24 @@ CANARY = 0xA5
 
 
 @pytest.fixture(scope="session")
-def tvm() -> ModuleType:
-    """TVM, or a skip: a test that compiles asks for it."""
-    return pytest.importorskip("tvm", reason="the tvm extra is not installed")
-
-
-@pytest.fixture(scope="session")
 def here() -> Sequence[Isa]:
     """The instruction sets that this machine can run, best first."""
     return isas_of(find_device())
+
+
+@pytest.fixture(scope="session")
+def linker(here: Sequence[Isa]) -> str:
+    """A C compiler to link with, or a skip."""
+    try:
+        return find_compiler(here[0])
+    except RefusedError as refusal:
+        pytest.skip(str(refusal))
+
+
+@pytest.fixture(scope="session")
+def tvm(linker: str) -> ModuleType:
+    """TVM, or a skip: a test that compiles asks for it, and links what comes out."""
+    return pytest.importorskip("tvm", reason="the tvm extra is not installed")
 
 
 @dataclass

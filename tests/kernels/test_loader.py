@@ -68,7 +68,7 @@ def isa() -> Isa:
 
 
 @pytest.fixture(scope="session")
-def loader(isa: Isa) -> bytes:
+def loader(isa: Isa, linker: str) -> bytes:
     try:
         return loader_object(isa, open_store(None).folder("loader"))
     except RefusedError as refusal:

@@ -100,7 +100,7 @@ def test_an_unknown_isa_is_named_with_its_nearest() -> None:
         isa_named("x86_64-v4")
 
 
-def test_linking_complains_in_one_sentence() -> None:
+def test_linking_complains_in_one_sentence(linker: str) -> None:
     isa = _native()
     with pytest.raises(PluginError, match=f"could not link kernels for {isa.name}: .+"):
         link([b"not an object"], isa)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright.bundle import open_bundle
 from edgewright.cli import main
 from edgewright.errors import InputError
 from edgewright.types import Gate, StageCost, State
@@ -22,6 +23,7 @@ from edgewright_runtime.calibration import Witness, calibrate, interrupted
 from edgewright_runtime.costs import high_ms, parse_costs, stage_cost
 from edgewright_runtime.device import find_device
 from edgewright_runtime.examples import cycle, open_stream
+from edgewright_runtime.policy import Policy
 
 MakeBundle = Callable[..., Path]
 
@@ -192,6 +194,16 @@ def test_what_cannot_be_kept_is_measured_again(chain: Callable[..., Path], own_c
     path = chain()
     assert len(load(path).calibrate(0.01)) == 3
     assert load(path).costs == ()
+
+
+def test_a_stage_needs_a_tenth_more_than_999_of_1000_took(chain: Callable[..., Path]) -> None:
+    """The second stage stays below 2 ms: it starts with 2.3 ms left, and with 2.1 ms left no more."""
+    bundle = open_bundle(chain(extra={"costs": [costs(1, 2, 3)]}))
+    policy = Policy(bundle, bundle.plan.placements, cap_ms=None, cache=False)
+    policy.learn(load(bundle.path).costs)
+    assert policy.limits(0, 2.3, None).highs_ns[1] == pytest.approx(2.2e6)
+    assert not policy.limits(0, 2.3, None).stop(0, 1)
+    assert policy.limits(0, 2.1, None).stop(0, 1)
 
 
 def test_a_spoilt_cache_counts_as_none(chain: Callable[..., Path], own_cache: Path) -> None:
