@@ -48,6 +48,8 @@ def _run(build: Build, template: Any, case: Any, tile: Any, isa: Isa, cuts: Sequ
     packed = template.pack(case, tile, isa, weight=plain["weight"], bias=plain["bias"])
     values = dict(zip(("w", "bias"), packed))
     values |= {name: window.blocked(plain[name], isa.lanes) for name in ("x", "residual") if name in plain}
+    if dense and case.plain:
+        values["x"] = plain["x"]
     found = build(template, case, tile, isa)(values, cuts)
     shape = (case.batch, -1, *case.window.output, isa.lanes)
     scale = correlate(case.window, np.abs(plain["x"]), np.abs(plain["weight"])) + 10.0
@@ -63,6 +65,7 @@ def _run(build: Build, template: Any, case: Any, tile: Any, isa: Isa, cuts: Sequ
     bias=st.booleans(),
     activation=ACTIVATIONS,
     residual=st.booleans(),
+    plain=st.booleans(),
     narrow=st.booleans(),
 )
 def test_convolution_equals_its_reference(build: Build, here: Sequence[Isa], narrow: bool, **drawn: Any) -> None:

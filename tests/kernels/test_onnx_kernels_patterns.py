@@ -18,7 +18,8 @@ from edgewright.numerics import worst
 from edgewright_exporters.loader.header import headers_place
 from edgewright_exporters.onnx_kernels.choose import first_guess
 from edgewright_exporters.onnx_kernels.library import library_of
-from edgewright_exporters.onnx_kernels.rewrite import Kernelised, matches, packed, rewrite
+from edgewright_exporters.onnx_kernels.plan import matches
+from edgewright_exporters.onnx_kernels.rewrite import Kernelised, packed, rewrite
 from edgewright_exporters.onnx_kernels.running import run_files
 from edgewright_exporters.onnx_kernels.wiring import wired
 from edgewright_exporters.tir.isa import Isa, isa_named
@@ -119,6 +120,9 @@ REPLACED = {
     ),
     "residual after gelu": Sample(
         "a = MatMul(x, w) c0 = Gelu(a) y = Add(c0, r)", {"gemm": 1}, {}, "float[2,5,13] x, float[2,5,31] r"
+    ),
+    "products added to one another": Sample(
+        "a = MatMul(x, w) d = MatMul(r, w) y = Add(a, d)", {"gemm": 2}, {}, "float[2,5,13] x, float[2,5,13] r"
     ),
     "norm": Sample("y = LayerNormalization<epsilon=0.001>(x, scale, shift)", {"norm": 1}, {}, outputs=NARROW),
     "norm, no bias": Sample("y = LayerNormalization<axis=2>(x, scale)", {"norm": 1}, {}, outputs=NARROW),

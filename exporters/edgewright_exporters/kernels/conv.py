@@ -2,7 +2,8 @@
 
 A tile is `pixels` columns of one row of the result times `vectors` blocks of filters. Columns are cut while the kernel
 is written, so that taps over the padding cost nothing. With a 1x1 kernel this is a matrix product over pixels. One
-work item is a row of the result for one panel of filters.
+work item is a row of the result for one panel of filters. What is read of the image is one number at a time, so that
+an image in plain layout does as well as one in blocks.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
 Floats = npt.NDArray[np.float32]
+SPARE = 3
+"""Registers left to the compiler, which keeps numbers that neighbouring taps share: without them it spills sums."""
 
 
 @dataclass(frozen=True)
 class ConvCase:
-    """What is computed: y = act(conv(x, W) + bias + residual), `activation` one of none, relu, relu6, gelu."""
+    """What is computed: y = act(conv(x, W) + bias + residual), `activation` one of none, relu, relu6, gelu.
+
+    A `plain` x is [batch, channels, height, width]; the residual and the result are in blocks of channels always.
+    """
 
     batch: int
     channels: int
@@ -35,6 +41,7 @@ class ConvCase:
     bias: bool = True
     activation: str = "none"
     residual: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def tiles(case: ConvCase, isa: Isa) -> Sequence[ConvTile]:
     blocks, width = ceil(case.filters / isa.lanes), _flat(case.window).output[1]
     shapes = []
     for vectors in range(1, min(4, blocks) + 1):
-        pixels = min((isa.registers - 1 - vectors) // vectors, width)
+        pixels = min((isa.registers - SPARE - 1 - vectors) // vectors, width)
         fewest = width // blocks_of(width, pixels).count
         load = 1 / fewest + blocks_of(blocks, vectors).count / blocks
         shapes.append((load, ConvTile(pixels, vectors)))
@@ -95,6 +102,7 @@ def arguments(case: ConvCase, tile: ConvTile, isa: Isa) -> tuple[Argument, ...]:
     """The pointers the kernel takes, in order: X, W, [bias], [residual], Y; images as `window.blocked` leaves them."""
     lanes, window = isa.lanes, case.window
     inputs, outputs = (ceil(n / lanes) * lanes for n in (case.channels, case.filters))
+    inputs = case.channels if case.plain else inputs
     result = case.batch * outputs * window.output[0] * window.output[1]
     chosen = [
         Argument("x", "float32", case.batch * inputs * window.image[0] * window.image[1]),
@@ -136,6 +144,18 @@ class _Kernel:
     lanes: int
     buffers: dict[str, Any]
 
+    @property
+    def steps(self) -> tuple[int, int]:
+        """How far a column and a channel of x are from the next, in elements."""
+        return (1, self.window.image[0] * self.window.image[1]) if self.case.plain else (self.lanes, 1)
+
+    def line(self, image: Any, block: Any, row: Any) -> Any:
+        """Where a row of an image begins, for the first channel of a block."""
+        high, wide = self.window.image
+        if self.case.plain:
+            return ((image * self.case.channels + block * self.lanes) * high + row) * wide
+        return ((image * ceil(self.case.channels / self.lanes) + block) * high + row) * (wide * self.lanes)
+
 
 @dataclass(frozen=True)
 class _Spot:
@@ -155,18 +175,18 @@ def _tile(kernel: _Kernel, spot: _Spot, first: Any, pixels: int, inside: Inside)
     lanes, vectors, window = kernel.lanes, spot.vectors, kernel.window
     sums = builder.registers(pixels * vectors * lanes, "float32")
     _start(kernel, spot, pixels, sums)
-    blocks, (high, wide) = ceil(kernel.case.channels / lanes), window.image
+    blocks, (across, _) = ceil(kernel.case.channels / lanes), kernel.steps
     top, low, stop = window.rows(spot.row)
     taps = window.kernel[0] * window.kernel[1]
     panel = spot.block * (kernel.case.channels * taps * lanes)
     with builder.loop(0, blocks) as block:
         deep = builder.least(kernel.case.channels - block * lanes, lanes) if kernel.case.channels % lanes else lanes
         with builder.loop(low, stop) as tap:
-            line = ((spot.image * blocks + block) * high + top + tap) * (wide * lanes) + window.column(first) * lanes
+            line = kernel.line(spot.image, block, top + tap) + window.column(first) * across
             weights = panel + (block * (lanes * taps) + tap * (window.kernel[1] * deep)) * (vectors * lanes)
             for column in range(window.kernel[1]):
                 live = [pixel for pixel in range(pixels) if inside(window, pixel, column)]
-                at = (line + column * lanes, weights + column * deep * (vectors * lanes), deep)
+                at = (line + column * across, weights + column * deep * (vectors * lanes), deep)
                 _products(kernel, live, at, (sums, vectors))
     _finish(kernel, spot, (first, pixels), sums)
 
@@ -174,10 +194,10 @@ def _tile(kernel: _Kernel, spot: _Spot, first: Any, pixels: int, inside: Inside)
 def _products(kernel: _Kernel, live: Sequence[int], at: tuple[Any, Any, Any], into: tuple[Any, int]) -> None:
     """One tap: every channel of a block times its filters, for the pixels under which the image lies."""
     (line, weights, deep), (sums, vectors), lanes = at, into, kernel.lanes
-    x, w = kernel.buffers["x"], kernel.buffers["w"]
+    x, w, (across, down) = kernel.buffers["x"], kernel.buffers["w"], kernel.steps
     with builder.loop(0, deep) as channel:
         for pixel in live:
-            value = builder.splat(x[line + pixel * kernel.window.stride[1] * lanes + channel], lanes)
+            value = builder.splat(x[line + pixel * kernel.window.stride[1] * across + channel * down], lanes)
             for vector in range(vectors):
                 to = (pixel * vectors + vector) * lanes
                 product = value * builder.load(w, weights + (channel * vectors + vector) * lanes, lanes)

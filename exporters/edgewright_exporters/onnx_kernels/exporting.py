@@ -51,7 +51,7 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
 def _measured(model: Model, isa: Isa, context: Context) -> Measured:
     """Knows the best tile of every job in the model; measuring all at once costs one start of TVM, not one a stage."""
     choose = Measured(context.folder("kernels"))
-    wanted = tuple(dict.fromkeys(job for stage in model.stages for job in jobs(onnxkit.read(stage.graph))))
+    wanted = tuple(dict.fromkeys(job for stage in model.stages for job in jobs(onnxkit.read(stage.graph), isa)))
     context.progress(f"kernels: {len(wanted)} to compile and time for {isa.name}")
     choose(wanted, isa)
     return choose

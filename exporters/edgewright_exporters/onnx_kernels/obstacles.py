@@ -8,7 +8,8 @@ from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.types import Model, Refusal, Target
 from edgewright_exporters.loader.header import find_header, headers_place
-from edgewright_exporters.onnx_kernels.rewrite import matches
+from edgewright_exporters.onnx_kernels.blocks import Blocks
+from edgewright_exporters.onnx_kernels.plan import planned
 from edgewright_exporters.onnx_kernels.wiring import wired
 from edgewright_exporters.tir.compiler import INSTALL, TVM_VERSIONS
 from edgewright_exporters.tir.isa import Isa, isas_of
@@ -20,7 +21,7 @@ def obstacle(model: Model, target: Target) -> Refusal | None:
     isa = best_isa(target)
     if isa is None:
         return Refusal(f"no kernels can be made for {target.name}: its instruction set ({target.isa}) has no templates")
-    return without_tvm() or _without_tools(isa) or _without_work(model)
+    return without_tvm() or _without_tools(isa) or _without_work(model, isa)
 
 
 def best_isa(target: Target) -> Isa | None:
@@ -49,10 +50,10 @@ def _without_tools(isa: Isa) -> Refusal | None:
     return None
 
 
-def _without_work(model: Model) -> Refusal | None:
-    if any(matches(wired(onnxkit.read(stage.graph))) for stage in model.stages):
+def _without_work(model: Model, isa: Isa) -> Refusal | None:
+    if any(planned(wired(onnxkit.read(stage.graph)), Blocks(isa.lanes)).matches for stage in model.stages):
         return None
     return Refusal(
-        f"no kernel fits a node of {model.name}; they do products with constant weights, layer normalisation and "
-        "attention, in float32 and with fixed sizes"
+        f"no kernel fits a node of {model.name}; they do products and convolutions with constant weights, pooling, "
+        "layer normalisation and attention, with fixed sizes"
     )

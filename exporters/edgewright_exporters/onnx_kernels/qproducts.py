@@ -67,8 +67,8 @@ def _in_float(wiring: Wiring, product: _Product) -> Match:
 
 
 def _match(product: _Product, case: QGemmCase, y: str, scale: Array, inputs: Mapping[str, str]) -> Match:
-    weights = {"weight": product.weight, "scale": scale.astype(np.float32), "bias": product.bias}
-    return match("qgemm", case, inputs=inputs, output=y, **weights)
+    scales = scale.astype(np.float32)
+    return match("qgemm", case, inputs=inputs, output=y, weight=product.weight, scale=scales, bias=product.bias)
 
 
 def _case(wiring: Wiring, product: _Product) -> QGemmCase:

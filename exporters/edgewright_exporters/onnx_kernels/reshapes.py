@@ -12,14 +12,22 @@ RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 
 
 def without_reshapes(wiring: Wiring, matches: Sequence[Match]) -> Sequence[Match]:
-    """The same kernels, reading what is before such nodes and writing what is behind them."""
+    """The same kernels, reading what is before such nodes and writing what is behind them.
+
+    Images in blocks keep their shapes: theirs is another order of numbers.
+    """
     made = {value for each in matches for value in each.outputs.values()}
-    taken = [replace(each, inputs={n: _source(wiring, v, made) for n, v in each.inputs.items()}) for each in matches]
-    needed = {value for each in taken for value in each.inputs.values()}
-    return [
-        replace(each, outputs={n: v if v in needed else reshaped(wiring, v) for n, v in each.outputs.items()})
-        for each in taken
-    ]
+
+    def before(each: Match, pointer: str, name: str) -> str:
+        return name if pointer in each.blocked else _source(wiring, name, made)
+
+    taken = [replace(each, inputs={n: before(each, n, v) for n, v in each.inputs.items()}) for each in matches]
+    needed = {value for each in taken for pointer, value in each.inputs.items() if pointer not in each.blocked}
+
+    def behind(each: Match, pointer: str, name: str) -> str:
+        return name if pointer in each.blocked or name in needed else reshaped(wiring, name)
+
+    return [replace(each, outputs={n: behind(each, n, v) for n, v in each.outputs.items()}) for each in taken]
 
 
 def reshaped(wiring: Wiring, name: str) -> str:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgewright import onnxkit
-from edgewright_exporters.onnx_kernels.attentions import attentions
+from edgewright_exporters.onnx_kernels.blocks import Blocks
 from edgewright_exporters.onnx_kernels.match import Match
-from edgewright_exporters.onnx_kernels.norms import norms
-from edgewright_exporters.onnx_kernels.products import products
-from edgewright_exporters.onnx_kernels.qproducts import qproducts
-from edgewright_exporters.onnx_kernels.reshapes import without_reshapes
+from edgewright_exporters.onnx_kernels.plan import Plan, planned
 from edgewright_exporters.onnx_kernels.templates import Job, Kernel
-from edgewright_exporters.onnx_kernels.wiring import Wiring, read_by, wired
+from edgewright_exporters.onnx_kernels.wiring import Wiring, read_by, stored, wired
 from edgewright_exporters.tir.isa import Isa
 
 DOMAIN = "edgewright"
@@ -49,18 +45,12 @@ class _Call:
     kernel: Kernel
     node: onnx.NodeProto
     constants: Sequence[TensorProto]
+    made: Sequence[onnx.ValueInfoProto]
 
 
-def matches(wiring: Wiring) -> Sequence[Match]:
-    """Everything in a graph that kernels can do; no value is made by two of them."""
-    found: list[Match] = [*attentions(wiring), *products(wiring), *qproducts(wiring)]
-    found.extend(norms(wiring, {name for match in found for name in match.outputs.values()}))
-    return without_reshapes(wiring, found)
-
-
-def jobs(proto: onnx.ModelProto) -> Sequence[Job]:
+def jobs(proto: onnx.ModelProto, isa: Isa) -> Sequence[Job]:
     """What kernels would do in a graph, each job once."""
-    return tuple(dict.fromkeys(match.job for match in matches(wired(proto))))
+    return _jobs(planned(wired(proto), Blocks(isa.lanes)))
 
 
 def rewrite(proto: onnx.ModelProto, isa: Isa, choose: Choose) -> Kernelised:
@@ -68,14 +58,18 @@ def rewrite(proto: onnx.ModelProto, isa: Isa, choose: Choose) -> Kernelised:
 
     `proto` stays as it is. Sizes must be fixed for a node to be replaced; everything else stays.
     """
-    wiring = wired(proto)
-    found = matches(wiring)
-    chosen = choose(tuple(dict.fromkeys(match.job for match in found)), isa)
-    calls = [_call(wiring, match, Kernel(match.job, chosen[match.job]), isa) for match in found]
-    kept = _rebuilt(proto, wiring, calls)
+    wiring, blocks = wired(proto), Blocks(isa.lanes)
+    plan = planned(wiring, blocks)
+    chosen = choose(_jobs(plan), isa)
+    calls = [_call(wiring, match, Kernel(match.job, chosen[match.job]), isa) for match in plan.matches]
+    kept = _rebuilt(proto, wiring, plan, calls)
     kernels = {call.kernel.symbol(isa): call.kernel for call in calls}
     replaced = Counter(call.kernel.job.template for call in calls)
     return Kernelised(kept, dict(sorted(kernels.items())), dict(sorted(replaced.items())), tuple(_stay(kept)))
+
+
+def _jobs(plan: Plan) -> Sequence[Job]:
+    return tuple(dict.fromkeys(match.job for match in plan.matches))
 
 
 def packed(kernelised: Kernelised) -> bytes:
@@ -87,47 +81,46 @@ def packed(kernelised: Kernelised) -> bytes:
 
 
 def _call(wiring: Wiring, match: Match, kernel: Kernel, isa: Isa) -> _Call:
-    values = iter(kernel.pack(isa, match.weights))
+    values, blocks = iter(kernel.pack(isa, match.weights)), Blocks(isa.lanes)
     given, made, constants = [], [], []
     for argument in kernel.arguments(isa):
         if argument.name in match.outputs:
-            made.append((match.outputs[argument.name], argument.dtype))
+            made.append(_made(wiring, match, argument, blocks))
         elif argument.name in match.inputs:
-            given.append(match.inputs[argument.name])
+            given.append(match.value(argument.name, blocks))
         else:
-            constants.append(_constant(f"{kernel.job.template}.{argument.name}", next(values)))
+            constants.append(stored(f"{kernel.job.template}.{argument.name}", next(values)))
             given.append(constants[-1].name)
+    types = [value.type.tensor_type for value in made]
     node = helper.make_node(
-        "FloatKernel" if all(dtype == "float32" for _, dtype in made) else "Kernel",
+        "FloatKernel" if all(each.elem_type == TensorProto.FLOAT for each in types) else "Kernel",
         given,
-        [name for name, _ in made],
-        name=f"{kernel.job.template}:{made[-1][0]}",
+        [value.name for value in made],
+        name=f"{kernel.job.template}:{made[-1].name}",
         domain=DOMAIN,
         symbol=kernel.symbol(isa),
-        shapes=[number for name, _ in made for number in _with_rank(wiring, name)],
-        types=[helper.np_dtype_to_tensor_dtype(np.dtype(dtype)) for _, dtype in made],
+        shapes=[
+            number for each in types for number in (len(each.shape.dim), *(dim.dim_value for dim in each.shape.dim))
+        ],
+        types=[each.elem_type for each in types],
         items=kernel.items(isa),
     )
-    return _Call(kernel, node, constants)
+    return _Call(kernel, node, constants, made)
 
 
-def _with_rank(wiring: Wiring, name: str) -> Sequence[int]:
-    shape = wiring.shape(name) or ()
-    return len(shape), *shape
+def _made(wiring: Wiring, match: Match, argument: Any, blocks: Blocks) -> onnx.ValueInfoProto:
+    """What an output of a kernel is called, and its type."""
+    shape = wiring.shape(match.outputs[argument.name]) or ()
+    if argument.name in match.blocked:
+        shape = blocks.shape(shape)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(argument.dtype))
+    return helper.make_tensor_value_info(match.value(argument.name, blocks), kind, shape)
 
 
-def _constant(name: str, value: Any) -> TensorProto:
-    """Named by what it holds, so that equal ones are stored once."""
-    digest = hashlib.sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).hexdigest()[:16]
-    return numpy_helper.from_array(value, f"{name}.{digest}")
-
-
-def _rebuilt(proto: onnx.ModelProto, wiring: Wiring, calls: Sequence[_Call]) -> onnx.ModelProto:
-    made = {name for call in calls for name in call.node.output}
-    others = [node for node in wiring.nodes if not made.intersection(node.output)]
-    nodes = tuple(_ordered(_needed([*others, *(call.node for call in calls)], wiring.outputs)))
+def _rebuilt(proto: onnx.ModelProto, wiring: Wiring, plan: Plan, calls: Sequence[_Call]) -> onnx.ModelProto:
+    nodes = tuple(_ordered([*plan.nodes, *(each.node for each in plan.moved), *(call.node for call in calls)]))
     read = {*wiring.outputs, *(name for node in nodes for name in read_by(node))}
-    constants = {tensor.name: tensor for call in calls for tensor in call.constants}
+    constants = {tensor.name: tensor for each in (*calls, *plan.moved) for tensor in each.constants}
     initializers = [*proto.graph.initializer, *constants.values()]
     result = onnx.ModelProto()
     result.CopyFrom(proto)
@@ -141,18 +134,6 @@ def _rebuilt(proto: onnx.ModelProto, wiring: Wiring, calls: Sequence[_Call]) -> 
     return result
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> Sequence[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in their order."""
-    makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
-    waiting, needed = [makers[name] for name in outputs if name in makers], set[int]()
-    while waiting:
-        at = waiting.pop()
-        if at not in needed:
-            needed.add(at)
-            waiting.extend(makers[name] for name in read_by(nodes[at]) if name in makers)
-    return [node for at, node in enumerate(nodes) if at in needed]
-
-
 def _ordered(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Each node after those it reads from."""
     makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
@@ -161,10 +142,16 @@ def _ordered(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _shapes_around(wiring: Wiring, calls: Sequence[_Call]) -> Iterator[onnx.ValueInfoProto]:
+    """The types of all that kernels read and make: onnxruntime infers no shapes behind them."""
+    made = {value.name: value for call in calls for value in call.made}
     known = {*wiring.outputs, *(value.name for value in wiring.graph.input)}
     for name in dict.fromkeys(name for call in calls for name in (*call.node.input, *call.node.output)):
         kind, shape = wiring.types.get(name, (0, None))
-        if name not in known and shape is not None:
+        if name in known:
+            continue
+        if name in made:
+            yield made[name]
+        elif shape is not None:
             yield helper.make_tensor_value_info(name, kind, shape)
 
 

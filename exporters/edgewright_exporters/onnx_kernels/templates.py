@@ -10,9 +10,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgewright_exporters.kernels.window import Window
 from edgewright_exporters.tir.isa import Isa
 
-CASES = {"gemm": "GemmCase", "qgemm": "QGemmCase", "norm": "NormCase", "attention": "AttentionCase"}
+CASES = {
+    "attention": "AttentionCase",
+    "conv": "ConvCase",
+    "depthwise": "DepthwiseCase",
+    "gemm": "GemmCase",
+    "norm": "NormCase",
+    "pool": "PoolCase",
+    "qgemm": "QGemmCase",
+    "reorder": "ReorderCase",
+}
 """The class of the cases of each template; its module in `edgewright_exporters.kernels` has its name."""
 
 
@@ -64,10 +74,16 @@ class Kernel:
 
 
 def job_of(template: str, fields: Mapping[str, Any]) -> Job:
-    """The job whose case has these fields; JSON has turned its tuples into lists."""
+    """The job whose case has these fields; JSON has turned its tuples into lists, its window into a mapping."""
     module = import_module(f"edgewright_exporters.kernels.{template}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Job(template, getattr(module, CASES[template])(**values))
+    return Job(template, getattr(module, CASES[template])(**_values(fields)))
+
+
+def _values(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    def read(value: Any) -> Any:
+        return Window(**_values(value)) if isinstance(value, Mapping) else value
+
+    return {name: tuple(value) if isinstance(value, list) else read(value) for name, value in fields.items()}
 
 
 def entry_of(kernel: Kernel) -> dict[str, Any]:

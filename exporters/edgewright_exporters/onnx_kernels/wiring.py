@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,6 +126,12 @@ def other_input(node: onnx.NodeProto, name: str) -> str:
     """The input of a node of two that is not `name`; `name` itself where it is both."""
     first, second = node.input
     return second if first == name else first
+
+
+def stored(name: str, value: Array) -> TensorProto:
+    """A constant named by what it holds, so that equal ones are stored once."""
+    digest = hashlib.sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).hexdigest()[:16]
+    return numpy_helper.from_array(value, f"{name}.{digest}")
 
 
 def as_row(value: Array | None, columns: int) -> Array | None:
