@@ -12,7 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, helper
 
-from edgewright_exporters.kernels import attention, codebook, conv, depthwise, gelu, gemm, norm, qgemm, softmax
+from edgewright_exporters.kernels import (
+    attention,
+    codebook,
+    conv,
+    depthwise,
+    dot,
+    gelu,
+    gemm,
+    norm,
+    qconv,
+    qdepthwise,
+    qgemm,
+    softmax,
+)
 from edgewright_exporters.kernels.window import Window, blocked
 
 Array = npt.NDArray[Any]
@@ -53,7 +66,7 @@ class Comparison:
     `weights` is what the template packs; `expected` says each result. `operations` are those of `kind`, a product and
     its sum being two; none where the peak of the machine says nothing. A run does it `copies` times, with constants of
     their own, whose last axis is then the columns of the results. `barred` tells those that have to take no longer
-    than ONNX Runtime.
+    than ONNX Runtime. `theirs` are inputs and results as its nodes have them, where these lie otherwise.
     """
 
     name: str
@@ -68,6 +81,7 @@ class Comparison:
     kind: str = "float32"
     copies: int = 1
     barred: bool = False
+    theirs: tuple[Mapping[str, Array], Mapping[str, Array]] | None = None
 
 
 def groups(lanes: int) -> Mapping[str, Callable[[], Sequence[Comparison]]]:
@@ -93,7 +107,15 @@ def groups(lanes: int) -> Mapping[str, Callable[[], Sequence[Comparison]]]:
         "conv 3x3 of ResNet-18": lambda: [_conv(*each, lanes=lanes, kernel=3) for each in RESNET],
         "conv 1x1 of MobileNetV2": lambda: [_conv(*each, 1, lanes=lanes, kernel=1) for each in POINTWISE],
         "depthwise 3x3 of MobileNetV2": lambda: [_depthwise(*each, lanes=lanes) for each in DEPTHWISE],
+        "int8 conv 3x3 of ResNet-18": lambda: _gentle_or_not(RESNET, 3, lanes),
+        "int8 conv 1x1 of MobileNetV2": lambda: _gentle_or_not([(*each, 1) for each in POINTWISE], 1, lanes),
+        "int8 depthwise of MobileNetV2": lambda: [_qdepthwise(*each, lanes=lanes) for each in DEPTHWISE],
     }
+
+
+def _gentle_or_not(shapes: Sequence[tuple[int, int, int, int]], kernel: int, lanes: int) -> Sequence[Comparison]:
+    """Weights of seven bits, as quantisers leave them for CPUs without a dot product, then of eight."""
+    return [_qconv(*shape, most=most, lanes=lanes, kernel=kernel) for most in (64, 127) for shape in shapes]
 
 
 def _hot_and_cold(comparison: Comparison) -> Iterator[Comparison]:
@@ -322,3 +344,70 @@ def _image_node(window: Window, activation: str, groups: int) -> NodeProto:
         group=groups,
         **activations[activation],
     )
+
+
+# ------------------------------------------------------------------ convolutions of bytes
+
+
+def _qconv(channels: int, filters: int, size: int, stride: int, *, most: int, lanes: int, kernel: int) -> Comparison:
+    """Bytes to bytes; ours has images in blocks, theirs pixel by pixel, which is how its kernel takes them."""
+    window, weight = _window(size, kernel, stride), _small_weights(most, filters, channels, kernel, kernel)
+    gentle = dot.gentle(np.moveaxis(weight, 1, -1))
+    case = qconv.QConvCase(1, channels, filters, window, bias=True, gentle=gentle)
+    about = f"{channels} -> {filters}, {size} x {size}{', stride 2' if stride == 2 else ''}"
+    return _quantised(qconv, case, f"{about}, {7 if gentle else 8} bits", weight, lanes=lanes, groups=1)
+
+
+def _qdepthwise(channels: int, size: int, stride: int, *, lanes: int) -> Comparison:
+    window = _window(size, 3, stride)
+    case = qdepthwise.QDepthwiseCase(1, channels, window, bias=True)
+    about = f"{channels}, {size} x {size}{', stride 2' if stride == 2 else ''}"
+    return _quantised(qdepthwise, case, about, _small_weights(127, channels, 1, 3, 3), lanes=lanes, groups=channels)
+
+
+def _small_weights(most: int, *shape: int) -> Array:
+    """int8 in -most..most with the spread of trained ones: the largest is four deviations away."""
+    weight = np.random.default_rng(shape).standard_normal(shape) * (most / 4)
+    return np.clip(np.rint(weight), -most, most).astype(np.int8)
+
+
+def _quantised(template: ModuleType, case: Any, name: str, weight: Array, *, lanes: int, groups: int) -> Comparison:
+    """A comparison with QLinearConv. Activations are of seven bits: without a dot product, its kernel saturates."""
+    window, filters, depth = case.window, len(weight), weight[0].size
+    rng = np.random.default_rng((filters, depth))
+    x = rng.integers(0, 128, (1, case.channels, *window.image)).astype(np.uint8)
+    scale = (rng.uniform(0.5, 1.0, filters) / (20 * depth**0.5)).astype(np.float32)
+    weights = {"weight": weight, "bias": rng.integers(-9999, 9999, filters).astype(np.int32), "scale": scale}
+    y = template.reference(case, x=x, **weights)
+    one, zero = np.float32(1.0), np.uint8(0)
+    names = ("x_scale", "x_zero", "weight", "scale", "w_zero", "y_scale", "y_zero", "bias")
+    values = (one, zero, weight, scale, np.zeros(filters, np.int8), one, zero, weights["bias"])
+    node = helper.make_node(
+        "QLinearConv",
+        ["x", *names],
+        ["y"],
+        domain="com.microsoft",
+        channels_last=1,
+        kernel_shape=window.kernel,
+        strides=window.stride,
+        pads=window.padding,
+        group=groups,
+    )
+    return Comparison(
+        name,
+        template,
+        case,
+        [node],
+        {"x": _image(x, lanes)},
+        {"y": _image(y, lanes)},
+        constants={name: np.asarray(value) for name, value in zip(names, values)},
+        weights=weights,
+        operations=2 * y.size * depth,
+        kind="int8",
+        theirs=({"x": _last(x)}, {"y": _last(y)}),
+    )
+
+
+def _last(image: Array) -> Array:
+    """Channels last."""
+    return np.ascontiguousarray(image.transpose(0, 2, 3, 1))

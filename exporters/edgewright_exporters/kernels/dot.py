@@ -17,8 +17,9 @@ class Dot:
     """One way to multiply: `step` bytes of a row with `step` bytes of each of `lanes` columns, added to int32 sums.
 
     `kind` is "vnni", "sdot", "pairs" (x86 without a dot product: bytes widened to 16 bits, because the instruction that
-    multiplies and adds them directly saturates) or "widen" (ARM without one). `takes` is the type that the row's bytes
-    must have, nothing where both will do.
+    multiplies and adds them directly saturates), "words" (the same for rows that are int16 already), "gentle" (that
+    instruction, for weights that keep it from saturating) or "widen" (ARM without a dot product). `takes` is the type
+    that the row's bytes must have, nothing where both will do.
     """
 
     kind: str
@@ -44,6 +45,23 @@ def dot_of(isa: Isa) -> Dot:
     return Dot("widen", 1, 2 * isa.lanes)
 
 
+def dot_of_gathered(isa: Isa, *, gentle: bool) -> Dot:
+    """The same for rows that may be rearranged, and widened to int16, beforehand; `gentle` says that weights are."""
+    if isa.dot:
+        return dot_of(isa)
+    if isa.machine != "x86_64":
+        return Dot("widen", 1, isa.lanes)
+    return Dot("gentle", 4, isa.lanes, "uint8") if gentle else Dot("words", 2, isa.lanes)
+
+
+def gentle(weights: npt.NDArray[Any]) -> bool:
+    """Whether no product of bytes with two neighbours of [..., depth] weights leaves int16, whatever the bytes."""
+    padded = np.pad(weights.astype(np.int16), [(0, 0)] * (weights.ndim - 1) + [(0, weights.shape[-1] % 2)])
+    pairs = padded.reshape(-1, 2)
+    most, least = np.maximum(pairs, 0).sum(axis=1).max(initial=0), np.minimum(pairs, 0).sum(axis=1).min(initial=0)
+    return bool(255 * int(most) <= 32767 and 255 * int(least) >= -32768)
+
+
 def spread(dot: Dot, x: Any, at: Any, *, dtype: str, real: int) -> Any:
     """`real` <= step bytes of `x` from `at` on, with the shift of `dtype`, in each of the lanes of `multiply`.
 
@@ -59,6 +77,8 @@ def spread(dot: Dot, x: Any, at: Any, *, dtype: str, real: int) -> Any:
 def _word(dot: Dot, x: Any, at: Any, real: int) -> Any:
     if dot.kind == "widen":
         return builder.cast(x[at], "int32")
+    if dot.kind == "words":
+        return builder.reinterpret(builder.load(x, at, 2), "int32", 1)
     if real == dot.step:
         return builder.reinterpret(builder.load(x, at, 4), "int32", 1)
     mask = builder.splat(0xFF, 1, "int32")
@@ -74,9 +94,16 @@ def multiply(dot: Dot, sums: Any, spread: Any, weights: Any) -> Any:
     lanes = dot.lanes
     if dot.kind == "widen":
         return sums + spread * builder.cast(builder.cast(weights, f"int16x{lanes}"), f"int32x{lanes}")
+    if dot.kind == "words":
+        row, wide = builder.reinterpret(spread, "int16", 2 * lanes), builder.cast(weights, f"int16x{2 * lanes}")
+        return sums + multiply_pairs(row, wide, lanes)
     if dot.kind == "pairs":
         return _pairs(sums, spread, weights, lanes)
     row = builder.reinterpret(spread, "int8", 4 * lanes)
+    if dot.kind == "gentle":
+        name = "llvm.x86.avx512.pmaddubs.w.512" if lanes == 16 else "llvm.x86.avx2.pmadd.ub.sw"
+        pairs = builder.intrinsic(name, f"int16x{2 * lanes}", row, weights)
+        return sums + multiply_pairs(pairs, builder.splat(1, 2 * lanes, "int16"), lanes)
     if dot.kind == "sdot":
         return builder.intrinsic("llvm.aarch64.neon.sdot", f"int32x{lanes}", sums, row, weights)
     return builder.intrinsic(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", f"int32x{lanes}", sums, row, weights)
@@ -84,14 +111,19 @@ def multiply(dot: Dot, sums: Any, spread: Any, weights: Any) -> Any:
 
 def _pairs(sums: Any, spread: Any, weights: Any, lanes: int) -> Any:
     """First the row's bytes 0 and 2, then 1 and 3: these pairs of 16 bits are one instruction away from the word."""
-    name = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
     words = builder.reinterpret(spread, "uint16", 2 * lanes)
     even, odd = words & builder.splat(0xFF, 2 * lanes, "uint16"), words >> builder.splat(8, 2 * lanes, "uint16")
     for half, row in enumerate((even, odd)):
         bytes_ = builder.shuffle([weights], range(half * 2 * lanes, (half + 1) * 2 * lanes))
         factors = (builder.reinterpret(row, "int16", 2 * lanes), builder.cast(bytes_, f"int16x{2 * lanes}"))
-        sums = sums + builder.intrinsic(name, f"int32x{lanes}", *factors)
+        sums = sums + multiply_pairs(*factors, lanes)
     return sums
+
+
+def multiply_pairs(first: Any, second: Any, lanes: int) -> Any:
+    """On x86: neighbours of int16 multiplied and added to one int32, in each of `lanes` lanes."""
+    name = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
+    return builder.intrinsic(name, f"int32x{lanes}", first, second)
 
 
 def arranged(dot: Dot, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:

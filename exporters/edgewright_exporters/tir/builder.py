@@ -125,6 +125,13 @@ def largest(first: Any, second: Any) -> Any:
     return tirx.max(first, second)
 
 
+def both(first: Any, second: Any) -> Any:
+    """Whether two conditions hold."""
+    from tvm import tirx
+
+    return tirx.all(first, second)
+
+
 def cast(value: Any, dtype: str) -> Any:
     """Each lane converted to `dtype`, which names the lanes too ("int32x16"); floats lose their fraction."""
     from tvm.tirx import Cast
