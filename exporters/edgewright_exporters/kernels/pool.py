@@ -18,21 +18,25 @@ from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
-Floats = npt.NDArray[np.float32]
-LEAST = -3.4028234663852886e38
+Array = npt.NDArray[Any]
+LEAST = {"float32": -3.4028234663852886e38, "uint8": 0, "int8": -128}
 MOST_COLUMNS = 8
 """Windows with more columns than this are walked in a loop where none of them lies on padding."""
 
 
 @dataclass(frozen=True)
 class PoolCase:
-    """What is computed: `kind` is "max", or "mean" over what lies in the image, or over all taps with `padded`."""
+    """What is computed: `kind` is "max", or "mean" over what lies in the image, or over all taps with `padded`.
+
+    Means are of float32; the largest may also be of bytes, "uint8" or "int8".
+    """
 
     batch: int
     channels: int
     window: Window
     kind: str = "max"
     padded: bool = False
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def arguments(case: PoolCase, tile: PoolTile, isa: Isa) -> tuple[Argument, ...]:
     """The pointers the kernel takes: X, Y, images in blocks of `isa.lanes` channels."""
     channels = case.batch * ceil(case.channels / isa.lanes) * isa.lanes
     (high, wide), (tall, broad) = case.window.image, case.window.output
-    return Argument("x", "float32", channels * high * wide), Argument("y", "float32", channels * tall * broad)
+    return Argument("x", case.dtype, channels * high * wide), Argument("y", case.dtype, channels * tall * broad)
 
 
 def function(case: PoolCase, tile: PoolTile, isa: Isa, symbol: str) -> Any:
@@ -85,7 +89,7 @@ class _Kernel:
 
     @property
     def neutral(self) -> Any:
-        return builder.splat(LEAST if self.case.kind == "max" else 0.0, self.lanes, "float32")
+        return builder.splat(LEAST[self.case.dtype] if self.case.kind == "max" else 0, self.lanes, self.case.dtype)
 
     def joined(self, value: Any, other: Any) -> Any:
         return builder.largest(value, other) if self.case.kind == "max" else value + other
@@ -100,7 +104,7 @@ def _tile(kernel: _Kernel, line: tuple[Any, Any], columns: tuple[Any, int], insi
     Each row of a window is joined before the rows are: long sums lose less.
     """
     (plane, row), (first, pixels), lanes, window = line, columns, kernel.lanes, kernel.case.window
-    results, part = (builder.registers(pixels * lanes, "float32") for _ in range(2))
+    results, part = (builder.registers(pixels * lanes, kernel.case.dtype) for _ in range(2))
     for pixel in range(pixels):
         builder.store(results, pixel * lanes, kernel.neutral, lanes)
     top, low, stop = window.rows(row)
@@ -148,7 +152,7 @@ def _share(case: PoolCase, across: int, rows: Any, lanes: int) -> Any:
     return builder.splat(builder.splat(1.0, 1, "float32") / builder.cast(rows * across, "float32"), lanes)
 
 
-def reference(case: PoolCase, *, x: Floats) -> npt.NDArray[np.float64]:
+def reference(case: PoolCase, *, x: Array) -> npt.NDArray[np.float64]:
     """What the kernel computes, in float64 and plain layout: x [batch, channels, height, width]."""
     top, left, bottom, right = case.window.padding
     edges = ((0, 0), (0, 0), (top, bottom), (left, right))

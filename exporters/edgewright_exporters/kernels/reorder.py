@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgewright_exporters.kernels import lanes as across_lanes
@@ -20,20 +19,21 @@ from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
-Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ReorderCase:
     """What is done: [batch, channels, pixels] becomes [batch, blocks, pixels, lanes], or with `back` the reverse.
 
-    Channels that are missing from the last block become zero.
+    Numbers are float32, or bytes that are "uint8" or "int8". Channels that are missing from the last block become zero.
     """
 
     batch: int
     channels: int
     pixels: int
     back: bool = False
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def arguments(case: ReorderCase, tile: ReorderTile, isa: Isa) -> tuple[Argument,
     plain = case.batch * case.channels * case.pixels
     packed = case.batch * ceil(case.channels / isa.lanes) * isa.lanes * case.pixels
     x, y = (packed, plain) if case.back else (plain, packed)
-    return Argument("x", "float32", x), Argument("y", "float32", y)
+    return Argument("x", case.dtype, x), Argument("y", case.dtype, y)
 
 
 def function(case: ReorderCase, tile: ReorderTile, isa: Isa, symbol: str) -> Any:
@@ -104,9 +104,9 @@ class _Spot:
 
 def _square(spot: _Spot, x: Any, y: Any) -> None:
     """As many pixels as lanes, into blocks."""
-    lanes, held = spot.lanes, builder.registers(spot.lanes * spot.lanes, "float32")
+    lanes, held = spot.lanes, builder.registers(spot.lanes * spot.lanes, x.dtype)
     for channel in range(lanes):
-        value = builder.splat(0.0, lanes, "float32")
+        value = builder.splat(0, lanes, x.dtype)
         if channel < spot.channels:
             value = builder.load(x, spot.plain + channel * spot.apart, lanes)
         builder.store(held, channel * lanes, value, lanes)
@@ -117,7 +117,7 @@ def _square(spot: _Spot, x: Any, y: Any) -> None:
 
 def _vectors_back(spot: _Spot, x: Any, y: Any) -> None:
     """As many pixels as lanes, out of blocks."""
-    lanes, held = spot.lanes, builder.registers(spot.lanes * spot.lanes, "float32")
+    lanes, held = spot.lanes, builder.registers(spot.lanes * spot.lanes, x.dtype)
     for pixel in range(lanes):
         builder.store(held, pixel * lanes, builder.load(x, spot.packed + pixel * lanes, lanes), lanes)
     across_lanes.transposed(held, lanes)
@@ -126,7 +126,7 @@ def _vectors_back(spot: _Spot, x: Any, y: Any) -> None:
 
 
 def _pixel(spot: _Spot, x: Any, y: Any) -> None:
-    zero = builder.splat(0.0, 1, "float32")
+    zero = builder.splat(0, 1, x.dtype)
     for channel in range(spot.lanes):
         value = x[spot.plain + channel * spot.apart] if channel < spot.channels else zero
         builder.store(y, spot.packed + channel, value, 1)
@@ -137,6 +137,6 @@ def _pixel_back(spot: _Spot, x: Any, y: Any) -> None:
         builder.store(y, spot.plain + channel * spot.apart, x[spot.packed + channel], 1)
 
 
-def reference(case: ReorderCase, *, x: Floats, lanes: int) -> Floats:
+def reference(case: ReorderCase, *, x: Array, lanes: int) -> Array:
     """What the kernel computes into blocks of `lanes`, for x [batch, channels, pixels]; `back` undoes it."""
     return blocked(x[..., None], lanes)[:, :, :, 0]

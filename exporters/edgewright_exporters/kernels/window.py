@@ -20,6 +20,7 @@ from edgewright_exporters.kernels import epilogue
 from edgewright_exporters.kernels.tiles import blocks_of
 from edgewright_exporters.tir import builder
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Pair = tuple[int, int]
@@ -91,7 +92,7 @@ class Run:
             write(self.start, lambda window, pixel, tap: window.inside(self.start + pixel, tap))
 
 
-def blocked(image: Floats, lanes: int) -> Floats:
+def blocked(image: Array, lanes: int) -> Array:
     """[batch, channels, height, width] as kernels read it: [batch, blocks, height, width, lanes]."""
     batch, channels, height, width = image.shape
     blocks = ceil(channels / lanes)
@@ -99,7 +100,7 @@ def blocked(image: Floats, lanes: int) -> Floats:
     return np.ascontiguousarray(padded.reshape(batch, blocks, lanes, height, width).transpose(0, 1, 3, 4, 2))
 
 
-def unblocked(image: Floats, channels: int) -> Floats:
+def unblocked(image: Array, channels: int) -> Array:
     """[batch, blocks, height, width, lanes] back to [batch, channels, height, width]."""
     batch, blocks, height, width, lanes = image.shape
     return image.transpose(0, 1, 4, 2, 3).reshape(batch, blocks * lanes, height, width)[:, :channels]

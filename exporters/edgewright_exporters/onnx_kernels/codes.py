@@ -11,6 +11,9 @@ import onnx
 from edgewright.types import Array
 from edgewright_exporters.onnx_kernels.wiring import Wiring, as_row, attributes, is_standard
 
+SAME = 1e-6
+"""How far, relatively, a bias's scale may be from that of the sums it is added to."""
+
 BYTES: Mapping[int, str] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8"}
 
 
@@ -43,6 +46,12 @@ def quantized(wiring: Wiring, name: str) -> tuple[str, Codes] | None:
     return node.output[0], codes
 
 
+def has_one_scale(wiring: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether a node makes codes of values or values of codes, with one scale for all of them."""
+    codes = _codes(wiring, node, node.op_type) if is_standard(node, "QuantizeLinear", "DequantizeLinear") else None
+    return codes is not None and codes.single
+
+
 def byte_type(wiring: Wiring, name: str) -> str | None:
     """`uint8` or `int8` for values of that type."""
     return BYTES.get(wiring.types.get(name, (0, None))[0])
@@ -55,6 +64,15 @@ def row_of(wiring: Wiring, name: str, columns: int) -> Array | None:
     if codes is None or held is None:
         return as_row(wiring.constant(name), columns)
     return as_row(((held.astype(np.float32) - codes.zero) * codes.scale).astype(np.float32), columns)
+
+
+def bias_of(wiring: Wiring, name: str, scale: Array) -> Array | None:
+    """A constant bias of int32 in units of `scale`, one number per column; None of anything else."""
+    codes = dequantized(wiring, name)
+    held = None if codes is None else wiring.constant(codes.name)
+    if codes is None or held is None or held.dtype != np.int32 or codes.zero.any() or held.size != len(scale):
+        return None
+    return held.ravel() if np.allclose(codes.scale.ravel(), scale, rtol=SAME, atol=0.0) else None
 
 
 def _codes(wiring: Wiring, node: onnx.NodeProto | None, operator: str) -> Codes | None:

@@ -8,6 +8,7 @@ from math import prod
 
 from edgewright_exporters.kernels.reorder import ReorderCase
 from edgewright_exporters.onnx_kernels.blocks import Blocks
+from edgewright_exporters.onnx_kernels.codes import byte_type
 from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.moves import Moved, moved
 from edgewright_exporters.onnx_kernels.templates import Job
@@ -67,6 +68,6 @@ def _taking(each: Match, made: set[str]) -> Match:
 
 
 def _reorder(wiring: Wiring, name: str, *, back: bool) -> Match:
-    shape = wiring.floats(name) or (1, 1)
-    case = ReorderCase(shape[0], shape[1], prod(shape[2:]), back)
+    shape = wiring.shape(name) or (1, 1)
+    case = ReorderCase(shape[0], shape[1], prod(shape[2:]), back, byte_type(wiring, name) or "float32")
     return match("reorder", case, inputs={"x": name}, output=name, blocked=frozenset("x" if back else "y"))

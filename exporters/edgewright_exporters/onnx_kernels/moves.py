@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from edgewright.types import Array
 from edgewright_exporters.onnx_kernels.blocks import Blocks
+from edgewright_exporters.onnx_kernels.codes import has_one_scale
 from edgewright_exporters.onnx_kernels.epilogues import clip_limits
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard, stored
 
@@ -29,9 +30,10 @@ class Moved:
 def moved(wiring: Wiring, node: onnx.NodeProto, there: Collection[str], blocks: Blocks) -> Moved | None:
     """`node` with its images in blocks, where all of them are among `there`; None for what needs them plain."""
     images = [name for name in node.input if name and name not in wiring.constants]
-    if not images or not all(name in there and len(wiring.floats(name) or ()) == 4 for name in images):
+    if not images or not all(name in there and len(wiring.shape(name) or ()) == 4 for name in images):
         return None
-    if is_standard(node, *ONE_BY_ONE) or clip_limits(wiring, node) is not None or _is_pair(wiring, node):
+    one_by_one = is_standard(node, *ONE_BY_ONE) or clip_limits(wiring, node) is not None or has_one_scale(wiring, node)
+    if one_by_one or _is_pair(wiring, node):
         return Moved(_written(node, [blocks.name(n) if n in images else n for n in node.input], blocks))
     if _is_whole_join(wiring, node, blocks):
         copy = _written(node, map(blocks.name, node.input), blocks)
@@ -60,7 +62,7 @@ def _is_pair(wiring: Wiring, node: onnx.NodeProto) -> bool:
     """Whether two images meet pixel by pixel, or one number per channel with each, or one number with all."""
     if not is_standard(node, *PAIRWISE):
         return False
-    shapes = [wiring.floats(name) or () for name in node.input if name not in wiring.constants]
+    shapes = [wiring.shape(name) or () for name in node.input if name not in wiring.constants]
     numbers = all(wiring.number(name) is not None for name in node.input if name in wiring.constants)
     return numbers and len({shape[:2] for shape in shapes}) == 1
 
@@ -69,7 +71,7 @@ def _is_whole_join(wiring: Wiring, node: onnx.NodeProto, blocks: Blocks) -> bool
     """Whether images are joined along their channels so that every block but the last ones is full."""
     if not is_standard(node, "Concat") or attributes(node)["axis"] not in (1, -3):
         return False
-    channels = [(wiring.floats(name) or (0, 0))[1] for name in node.input]
+    channels = [(wiring.shape(name) or (0, 0))[1] for name in node.input]
     return all(name not in wiring.constants for name in node.input) and not any(n % blocks.lanes for n in channels[:-1])
 
 
@@ -90,7 +92,7 @@ def _padding(wiring: Wiring, node: onnx.NodeProto, blocks: Blocks) -> Sequence[A
         return None
     pads = wiring.constant(node.input[1]) if len(node.input) > 1 else None
     beyond = wiring.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.float32)
-    channels = (wiring.floats(node.input[0]) or (0, 0))[1]
+    channels = (wiring.shape(node.input[0]) or (0, 0))[1]
     if pads is None or beyond is None or any(n % blocks.lanes for n in (channels, pads[1], pads[5])):
         return None
     ends = [[n, c // blocks.lanes, rows, columns, 0] for n, c, rows, columns in pads.reshape(2, 4)]

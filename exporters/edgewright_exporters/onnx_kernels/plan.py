@@ -18,9 +18,14 @@ from edgewright_exporters.onnx_kernels.moves import Moved
 from edgewright_exporters.onnx_kernels.norms import norms
 from edgewright_exporters.onnx_kernels.pools import pools
 from edgewright_exporters.onnx_kernels.products import products
+from edgewright_exporters.onnx_kernels.qconvs import qconvs
 from edgewright_exporters.onnx_kernels.qproducts import qproducts
 from edgewright_exporters.onnx_kernels.reshapes import without_reshapes
 from edgewright_exporters.onnx_kernels.wiring import Wiring, is_standard, read_by
+
+
+PATTERNS = (attentions, products, qproducts, convs, qconvs, pools)
+"""What finds kernels in a graph, each by itself; `norms` comes after them, for it adds what none of them has added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,7 @@ class _Step:
 
 def matches(wiring: Wiring) -> Sequence[Match]:
     """Everything in a graph that kernels can do; no value is made by two of them."""
-    found: list[Match] = [*attentions(wiring), *products(wiring), *qproducts(wiring), *convs(wiring), *pools(wiring)]
+    found: list[Match] = [each for pattern in PATTERNS for each in pattern(wiring)]
     found.extend(norms(wiring, {name for match in found for name in match.outputs.values()}))
     return found
 

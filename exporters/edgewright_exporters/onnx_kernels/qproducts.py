@@ -11,15 +11,11 @@ import onnx
 
 from edgewright.types import Array
 from edgewright_exporters.kernels.qgemm import QGemmCase
-from edgewright_exporters.onnx_kernels.codes import Codes, byte_type, dequantized, quantized
+from edgewright_exporters.onnx_kernels.codes import Codes, bias_of, byte_type, dequantized, quantized
 from edgewright_exporters.onnx_kernels.epilogues import epilogue_after
 from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.products import plain_gemm
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard
-
-SAME = 1e-6
-"""How far, relatively, a bias's scale may be from that of the sums it is added to."""
-
 
 @dataclass(frozen=True, eq=False)
 class _Product:
@@ -94,7 +90,7 @@ def _product(wiring: Wiring, node: onnx.NodeProto) -> _Product | None:
     weight, scale = weighted
     scale = scale * x.scale.ravel()
     named = len(node.input) > 2 and node.input[2]
-    bias = _bias(wiring, node.input[2], scale) if named else np.zeros(len(scale), np.int32)
+    bias = bias_of(wiring, node.input[2], scale) if named else np.zeros(len(scale), np.int32)
     if bias is None:
         return None
     start = bias - x.zero.ravel() * weight.sum(axis=0, dtype=np.int64)
@@ -110,11 +106,3 @@ def _weight(wiring: Wiring, codes: Codes, *, turned: bool) -> tuple[Array, Array
         return None
     weight = held.T if turned else held
     return weight, np.broadcast_to(codes.scale.ravel(), weight.shape[1:]).astype(np.float32)
-
-
-def _bias(wiring: Wiring, name: str, scale: Array) -> Array | None:
-    codes = dequantized(wiring, name)
-    held = None if codes is None else wiring.constant(codes.name)
-    if codes is None or held is None or held.dtype != np.int32 or codes.zero.any() or held.size != len(scale):
-        return None
-    return held.ravel() if np.allclose(codes.scale.ravel(), scale, rtol=SAME, atol=0.0) else None
