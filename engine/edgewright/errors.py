@@ -6,7 +6,7 @@
     │   ├── TaskError               2   the data or the metric
     │   ├── RecipeError             2   a method, parameter, bound or setting
     │   ├── TargetError             2   a target profile
-    │   ├── BundleError             2   a bundle that is incomplete, changed or unsafe
+    │   ├── BundleError             2   a bundle that is incomplete, changed, unsafe or for another CPU
     │   └── OutputError             2   a place that cannot be written
     ├── RefusedError                2   a plugin cannot do what was asked of it, and says what would help
     ├── DeviceError                 4   a device that cannot be reached, or was lost
@@ -50,7 +50,7 @@ class TargetError(InputError):
 
 
 class BundleError(InputError):
-    """A bundle is incomplete, was changed, or reaches outside its folder."""
+    """A bundle is incomplete, was changed, reaches outside its folder, or was made for another processor."""
 
 
 class OutputError(InputError):

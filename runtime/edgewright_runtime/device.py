@@ -14,23 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.types import Device
-
-FEATURES = frozenset(
-    (
-        *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
-        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-        *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-    )
-)
-"""The instruction sets that change how fast a kernel can be; cpuinfo lists a hundred others."""
+from edgewright_runtime.processor import find_features, find_isa, read_cpuinfo
 
 _X86 = ("x86_64", "i686")
 
 
 def find_device() -> Device:
     """What this process runs on. Imports onnxruntime when it is there, to ask for its providers."""
-    cpuinfo = _read("/proc/cpuinfo")
-    isa = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
+    cpuinfo, isa = read_cpuinfo(), find_isa()
     versions, providers = _runtimes()
     facts = {
         "isa": isa,
@@ -40,7 +31,7 @@ def find_device() -> Device:
         "os": f"{platform.system()} {platform.release()}",
         "libc": " ".join(platform.libc_ver()).strip() or "unknown",
         "python": platform.python_version(),
-        "features": tuple(sorted(_features(cpuinfo) & FEATURES)),
+        "features": tuple(sorted(find_features(isa, cpuinfo))),
         "versions": versions,
         "providers": providers,
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "unknown",
@@ -53,21 +44,27 @@ def find_device() -> Device:
 def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
     """The evidence that instructions are emulated here, or nothing.
 
-    User-mode QEMU shows as the parent's executable, as a registered interpreter for our own instruction
+    User-mode QEMU shows as our own executable or our parent's, as a registered interpreter for our own instruction
     set, or as an x86 cpuinfo under another set; full emulation names itself as the processor.
     """
-    try:
-        parent = os.path.basename(os.readlink(proc / str(os.getppid()) / "exe"))
-    except OSError:
-        parent = ""
-    if parent.startswith("qemu-"):
-        return f"runs under {parent}"
+    # It answers for `self` and for our process id as if it were not there, but not for the thread.
+    for process in ("thread-self", str(os.getppid())):
+        program = _program(proc / process)
+        if program.startswith("qemu-"):
+            return f"runs under {program}"
     if (proc / "sys/fs/binfmt_misc" / f"qemu-{isa}").exists():
         return f"this kernel runs {isa} programs through qemu-{isa}"
     if isa not in _X86 and re.search(r"^vendor_id\s*:", cpuinfo, re.MULTILINE):
         return f"a processor of another instruction set than {isa}"
     name = re.search(r"QEMU TCG|QEMU Virtual CPU|VirtualApple", cpuinfo)
     return f"the processor calls itself {name.group()}" if name else ""
+
+
+def _program(process: Path) -> str:
+    try:
+        return os.path.basename(os.readlink(process / "exe"))
+    except OSError:
+        return ""
 
 
 def conditions() -> dict[str, object]:
@@ -101,11 +98,6 @@ def _cpu(cpuinfo: str) -> str:
         return board
     match = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match.group(1).strip() if match else platform.processor() or "unknown"
-
-
-def _features(cpuinfo: str) -> frozenset[str]:
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
 
 
 def _memory_bytes() -> int:

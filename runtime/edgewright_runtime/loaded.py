@@ -20,6 +20,7 @@ from edgewright_runtime.examples import cycle, open_stream, read_example, rows_o
 from edgewright_runtime.feeds import explain, make_port, sizes, zeros
 from edgewright_runtime.flow import Limits, Piece, flow, make_pieces
 from edgewright_runtime.policy import Policy
+from edgewright_runtime.processor import check_processor
 from edgewright_runtime.runtimes import find_runtime
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ def _libraries(artifact: Artifact) -> list[str]:
     """The libraries that an artifact calls. What will be executed is checked even where the bundle was not."""
     libraries = [companion for companion in artifact.companions if companion.name.endswith(".so")]
     for library in libraries:
+        check_processor(library)
         if file_digest(library.path) != library.digest:
             raise BundleError(f"{library.path} was changed after the bundle was written (its digest does not match)")
     return [os.path.abspath(library.path) for library in libraries]

@@ -18,7 +18,18 @@ from edgewright.agent import Agent, start_agent
 from edgewright.bundle import Contents, file_digest, open_bundle, write_bundle
 from edgewright.cli.console import open_store
 from edgewright.errors import BundleError, InputError, RefusedError
-from edgewright.types import Artifact, Companion, GraphFile, Placement, Plan, Signature, Stage, TensorSpec, Variant
+from edgewright.types import (
+    Artifact,
+    Companion,
+    GraphFile,
+    Needs,
+    Placement,
+    Plan,
+    Signature,
+    Stage,
+    TensorSpec,
+    Variant,
+)
 from edgewright_devices.local import LOCAL
 from edgewright_exporters.loader.build import LIBRARIES, loader_object
 from edgewright_exporters.tir.isa import Isa, isa_named
@@ -311,6 +322,27 @@ def test_a_library_that_was_changed_is_not_loaded(bundle: Path, verify: bool):
     library.write_bytes(library.read_bytes() + b"\0")
     with pytest.raises(BundleError, match=r"kernels\.so was changed"):
         load(bundle, verify=verify)
+
+
+@pytest.fixture
+def stranger(bundle: Path) -> Path:
+    """The bundle, whose library says that it needs what no processor here has."""
+    read = open_bundle(bundle)
+    (artifact,) = read.artifacts
+    needs = Needs("armv9-a-sme", "x86_64" if platform.machine() == "x86_64" else "aarch64", ("sme",))
+    companions = tuple(replace(each, needs=needs) for each in artifact.companions)
+    artifacts = (replace(artifact, companions=companions),)
+    files = {"example/inputs.npz": read.example_inputs}
+    contents = Contents(read.name, read.signature, read.variants, artifacts, read.plan, files, {})
+    return write_bundle(bundle.parent / "stranger", contents).path
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_library_for_another_processor_is_not_loaded(stranger: Path, agent: Agent, verify: bool):
+    with pytest.raises(BundleError, match=r"needs .*sme, which this CPU lacks"):
+        load(stranger, verify=verify)
+    with pytest.raises(BundleError, match=r"needs .*sme, which this CPU lacks"):
+        agent.open(stranger)
 
 
 def test_a_plan_cannot_name_a_library(bundle: Path, library: Path):

@@ -24,7 +24,7 @@ from edgewright.registry import TARGETS, Registry
 from edgewright.store import Store
 from edgewright.task import noise_task
 from edgewright.testing.samples import attention_net
-from edgewright.types import Artifact, GraphFile, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
+from edgewright.types import Artifact, GraphFile, Model, Needs, Signature, Stage, TensorSpec, TorchGraph, Variant
 from edgewright_exporters.onnx_kernels import KERNELS
 from edgewright_exporters.onnx_kernels.choose import Measured, first_guess, object_place
 from edgewright_exporters.onnx_kernels.obstacles import best_isa
@@ -95,6 +95,10 @@ def test_an_artifact_has_its_library_and_answers_as_the_source(artifact: Artifac
     assert artifact.opsets["edgewright"] == 1
     assert 0 < artifact.numerics["max_rel"] < 1e-5
     assert artifact.numerics["n"] > 0
+
+
+def test_a_library_says_what_it_needs(artifact: Artifact, isa: Isa):
+    assert artifact.companions[0].needs == Needs(isa.name, isa.machine, isa.requires)
 
 
 def test_the_runtime_opens_it(ready: Workbench, artifact: Artifact):

@@ -12,7 +12,7 @@ import pytest
 
 from edgewright.bundle import Contents, file_digest, manifest_digest, open_bundle, write_bundle
 from edgewright.errors import BundleError
-from edgewright.types import Artifact, Companion, GraphFile, Plan, Signature, Stage, Variant, bytes_of
+from edgewright.types import Artifact, Companion, GraphFile, Needs, Plan, Signature, Stage, Variant, bytes_of
 
 
 def part(folder: Path, name: str, content: bytes = b"machine code") -> Companion:
@@ -66,6 +66,18 @@ def test_a_manifest_without_companions_is_as_it_was(tmp_path: Path):
     assert "companions" not in (tmp_path / "out" / "manifest.json").read_text()
 
 
+def test_what_a_library_needs_is_kept(tmp_path: Path):
+    library = replace(part(tmp_path, "kernels.so"), needs=Needs("armv8.2-a-dot", "aarch64", ("asimddp",)))
+    write_bundle(tmp_path / "out", contents(tmp_path, {"stage": (library,)}))
+    assert open_bundle(tmp_path / "out").artifacts[0].companions == (library,)
+
+
+def test_a_manifest_that_knows_no_needs_is_as_it_was(tmp_path: Path):
+    write_bundle(tmp_path / "out", contents(tmp_path, {"stage": (part(tmp_path, "kernels.so"),)}))
+    assert "needs" not in (tmp_path / "out" / "manifest.json").read_text()
+    assert open_bundle(tmp_path / "out").artifacts[0].companions[0].needs is None
+
+
 def test_a_bundle_is_copied_with_its_companions(tmp_path: Path):
     first = write_bundle(tmp_path / "first", contents(tmp_path, {"stage": (part(tmp_path, "kernels.so"),)}))
     again = contents(tmp_path, {"stage": ()})
@@ -101,6 +113,7 @@ def test_a_companion_that_changes_while_it_is_packed_is_refused(tmp_path: Path):
         ({"digest": "0" * 64}, "without its digest"),
         ({"path": None}, "without its digest"),
         ({"surprise": 1}, "is not a manifest of schema 1"),
+        ({"needs": {"isa": "aarch64"}}, "is not a manifest of schema 1"),
     ],
 )
 def test_a_manifest_cannot_name_a_companion_elsewhere(tmp_path: Path, entry: dict[str, Any], said: str):

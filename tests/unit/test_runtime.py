@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -303,6 +304,13 @@ def test_emulation_needs_evidence(tmp_path: Path, isa: str, cpuinfo: str, regist
         (tmp_path / "sys/fs/binfmt_misc").mkdir(parents=True)
         (tmp_path / f"sys/fs/binfmt_misc/qemu-{isa}").touch()
     assert bool(emulation(isa, cpuinfo, tmp_path)) is emulated
+
+
+@pytest.mark.parametrize("process", ["thread-self", str(os.getppid())])
+def test_an_emulator_that_runs_this_process_or_its_parent_is_seen(tmp_path: Path, process: str) -> None:
+    (tmp_path / process).mkdir()
+    (tmp_path / process / "exe").symlink_to("/usr/bin/qemu-aarch64-static")
+    assert emulation("aarch64", "", tmp_path) == "runs under qemu-aarch64-static"
 
 
 def test_offering_the_runtimes_imports_nothing_heavy() -> None:

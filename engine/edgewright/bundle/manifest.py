@@ -13,7 +13,7 @@ from edgewright.bundle.contents import Bundle, Contents
 from edgewright.bundle.entries import parse_signature, parse_variant, plain, variant_entry
 from edgewright.bundle.files import inside
 from edgewright.errors import BundleError
-from edgewright.types import Artifact, Companion, Placement, Plan
+from edgewright.types import Artifact, Companion, Needs, Placement, Plan
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -59,8 +59,16 @@ def _artifact_entry(artifact: Artifact) -> dict[str, Any]:
     """Without a word of companions where there are none, so that manifests of before keep their digests."""
     entry = {**plain(artifact), "path": artifact_place(artifact)}
     del entry["companions"]
-    companions = [{**plain(companion), "path": companion_place(companion)} for companion in artifact.companions]
+    companions = [_companion_entry(companion) for companion in artifact.companions]
     return {**entry, "companions": companions} if companions else entry
+
+
+def _companion_entry(companion: Companion) -> dict[str, Any]:
+    """Without a word of needs where none are known, for the same reason."""
+    entry = {**plain(companion), "path": companion_place(companion)}
+    if companion.needs is None:
+        del entry["needs"]
+    return entry
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -107,9 +115,17 @@ def bundle_of(path: Path, manifest: Mapping[str, Any]) -> Bundle:
 
 
 def _artifact(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -> Artifact:
-    companions = tuple(Companion(**_located(path, part, listed)) for part in entry.get("companions", ()))
+    companions = tuple(_companion(path, part, listed) for part in entry.get("companions", ()))
     fields: dict[str, Any] = {**_located(path, entry, listed), "companions": companions}
     return Artifact(**fields)
+
+
+def _companion(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -> Companion:
+    fields = _located(path, entry, listed)
+    if "needs" in fields:
+        needs: dict[str, Any] = {**fields["needs"], "features": tuple(map(str, fields["needs"]["features"]))}
+        fields["needs"] = Needs(**needs)
+    return Companion(**fields)
 
 
 def _located(path: Path, entry: Mapping[str, Any], listed: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Values that hold arrays or modules compare by identity and carry a `digest`.
 from edgewright.types.devices import Device, Figure, Target
 from edgewright.types.measurements import Cost, Measurement, Metric, StageCost, unknown
 from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
-from edgewright.types.plans import Artifact, Companion, Placement, Plan, bytes_of
+from edgewright.types.plans import Artifact, Companion, Needs, Placement, Plan, bytes_of
 from edgewright.types.plugins import Json, Offer, Refusal
 from edgewright.types.reports import Entrant, Evidence, Exit, Exits, Judgement, Report, Row, Tradeoff, Verdict
 from edgewright.types.tensors import Array, Arrays, Dim, Signature, State, TensorSpec
@@ -34,6 +34,7 @@ __all__ = [
     "Measurement",
     "Metric",
     "Model",
+    "Needs",
     "Offer",
     "Placement",
     "Plan",

@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a processor must be to run machine code: as `isa` and `features` of a `Device` say it.
+
+    `name` is what people call the instruction set (`armv8.2-a-dot`).
+    """
+
+    name: str
+    isa: str
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Companion:
-    """A file that an artifact does not run without, such as a library of kernels; artifacts may share one."""
+    """A file that an artifact does not run without, such as a library of kernels; artifacts may share one.
+
+    `needs` is known of what will be executed, and checked before it is.
+    """
 
     name: str
     path: Path = field(compare=False)
     digest: str
     size: int
+    needs: Optional[Needs] = None
 
 
 @dataclass(frozen=True)

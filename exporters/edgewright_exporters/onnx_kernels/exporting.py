@@ -9,7 +9,7 @@ from pathlib import Path
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.protocols import Context
-from edgewright.types import Artifact, Companion, GraphFile, Model, Stage, Variant
+from edgewright.types import Artifact, Companion, GraphFile, Model, Needs, Stage, Variant
 from edgewright_exporters.loader.header import headers_place
 from edgewright_exporters.onnx import EXAMPLES, errors, source_outputs
 from edgewright_exporters.onnx_kernels.choose import Measured
@@ -43,7 +43,8 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
     written = [_written(variant, stage, isa, choose, context) for variant in model.variants for stage in variant.stages]
     kernels = {symbol: kernel for each in written for symbol, kernel in each.kernelised.kernels.items()}
     library = context.keep(library_of(kernels, isa, cache, headers=headers_place()), "so")
-    companion = Companion(LIBRARY, library.path, library.digest, library.path.stat().st_size)
+    needs = Needs(isa.name, isa.machine, isa.requires)
+    companion = Companion(LIBRARY, library.path, library.digest, library.path.stat().st_size, needs)
     checked = _numerics(model, written, library.path, context) if runs_here(isa) else {}
     return [_artifact(each, companion, checked) for each in written]
 
