@@ -9,6 +9,7 @@ from edgewright.bench import Bench, stage_artifacts
 from edgewright.errors import DeviceError, InputError, PluginError, RefusedError
 from edgewright.exporting import exported
 from edgewright.numerics import worst
+from edgewright.recipe import USUAL_FORM
 from edgewright.types import Cost, Entrant, Model, Placement, Plan
 
 FURTHEST = 0.05
@@ -46,7 +47,7 @@ def race(models: Mapping[str, Model], bench: Bench) -> Mapping[str, Raced]:
     ways = {name: _usual_ways(model, bench) for name, model in models.items()}
     if bench.device is None:
         costs = bench.costs(models)
-        return {name: Raced(ways[name][0].plan, costs[name]) for name in models}
+        return {name: Raced(ways[name][0].plan, costs[name], _not_raced(name, bench)) for name in models}
     absent: dict[str, list[Entrant]] = {name: [] for name in models}
     for name, model in models.items():
         ways[name], absent[name] = _vetted(name, model, ways[name], bench)
@@ -65,14 +66,22 @@ def race(models: Mapping[str, Model], bench: Bench) -> Mapping[str, Raced]:
 
 
 def _usual_ways(model: Model, bench: Bench) -> list[_Way]:
-    """The default plan for the graphs as they are, then plans that differ from it in one stage."""
-    found = [bench.placements(artifact) for artifact in stage_artifacts(model)]
+    """The default plan for the first exporter's form, then plans that differ from it in one stage."""
+    form = bench.recipe.exporters[0]
+    artifacts = () if form == USUAL_FORM else exported(model, form, bench)
+    found = [bench.placements(artifact) for artifact in artifacts or stage_artifacts(model)]
     default = [placements[0] for placements in found]
-    plans = [Plan(tuple(default))]
+    plans = [Plan(tuple(default), artifacts)]
     for position, placements in enumerate(found):
         for other in placements[1:]:
-            plans.append(Plan((*default[:position], other, *default[position + 1 :])))
-    return [_Way(bench.recipe.exporters[0], plan) for plan in plans]
+            plans.append(Plan((*default[:position], other, *default[position + 1 :]), artifacts))
+    return [_Way(form, plan) for plan in plans]
+
+
+def _not_raced(name: str, bench: Bench) -> tuple[Entrant, ...]:
+    """The other forms of a candidate, which nothing can be said of without a device."""
+    reason = "no device is at hand to race on; name the target's with --on, or ship this form with --exporter {}"
+    return tuple(Entrant(name, form, "", None, reason=reason.format(form)) for form in bench.recipe.exporters[1:])
 
 
 def _vetted(name: str, model: Model, ways: Sequence[_Way], bench: Bench) -> tuple[list[_Way], list[Entrant]]:

@@ -17,6 +17,9 @@ from edgewright.types import Offer, Target
 
 PROJECT_FILE = "edgewright.toml"
 
+USUAL_FORM = "onnx"
+"""What ships when nothing is said: the graphs as they are, which every runtime here is measured with first."""
+
 
 @dataclass(frozen=True)
 class MethodCall:
@@ -160,7 +163,7 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
     runtimes = tuple(
         dict.fromkeys(name for given in request.runtime or ("auto",) for name in _expand(given, target.runtimes))
     )
-    exporters = request.exporter or ("onnx",)
+    exporters = request.exporter or (USUAL_FORM,)
     for name in exporters:
         registry.get(EXPORTERS, name)
     for name in runtimes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +14,13 @@ import numpy.typing as npt
 import pytest
 
 from edgewright.errors import RefusedError
+from edgewright.testing.guarded import Guarded
 from edgewright_exporters.tir.compiler import compile_object
 from edgewright_exporters.tir.isa import Isa, isas_of
 from edgewright_exporters.tir.linking import find_compiler, link
 from edgewright_runtime.device import find_device
 
 Array = npt.NDArray[Any]
-CANARY = 0xA5
 
 
 @pytest.fixture(scope="session")
@@ -43,31 +42,6 @@ def linker(here: Sequence[Isa]) -> str:
 def tvm(linker: str) -> ModuleType:
     """TVM, or a skip: a test that compiles asks for it, and links what comes out."""
     return pytest.importorskip("tvm", reason="the tvm extra is not installed")
-
-
-@dataclass
-class Guarded:
-    """An array that ends where a forbidden page begins, with canary bytes before it: reading on is a crash."""
-
-    size: int
-    dtype: str
-    array: Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        count = self.size * np.dtype(self.dtype).itemsize
-        whole = -(-(count + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.pages = mmap.mmap(-1, whole + mmap.PAGESIZE)
-        self.bytes = np.frombuffer(self.pages, np.uint8, whole)
-        self.bytes[:] = CANARY
-        self.before = whole - count
-        self.array = self.bytes[self.before :].view(self.dtype)
-        libc = ctypes.CDLL(None, use_errno=True)
-        end = ctypes.c_void_p(self.bytes.ctypes.data + whole)
-        if libc.mprotect(end, ctypes.c_size_t(mmap.PAGESIZE), 0):
-            raise OSError(ctypes.get_errno(), "mprotect")
-
-    def intact(self) -> bool:
-        return bool((self.bytes[: self.before] == CANARY).all())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 
 from edgewright.bench import Bench
 from edgewright.bundle import open_bundle
-from edgewright.race import Raced, race
+from edgewright.race import race
 from edgewright.registry import Registry, Source, installed
 from edgewright.testing import Rig
 from edgewright.types import GraphFile, Model
@@ -64,8 +64,8 @@ def edgewright_exporters():
 
 
 @pytest.fixture
-def raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator[tuple[Raced, Bench, Model]]:
-    """What came of a network that turns its input round four hundred times, in forms with and without that."""
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator[Bench]:
+    """With a network that turns its input round four hundred times, and exporters with and without that."""
     (tmp_path / "forms_of_test.py").write_text(FORMS)
     monkeypatch.syspath_prepend(tmp_path)
     source = Source("forms", "edgewright-forms", "1", partial(importlib.import_module, "forms_of_test"))
@@ -77,8 +77,7 @@ def raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator
         device=usual.host,
     )
     model = with_detours(bench)
-    bench = replace(bench, original=model, reference=model)
-    yield race({"original": model}, bench)["original"], bench, model
+    yield replace(bench, original=model, reference=model)
     sys.modules.pop("forms_of_test")
 
 
@@ -102,8 +101,8 @@ def with_detours(bench: Bench) -> Model:
     return replace(bench.reference, variants=(variant,))
 
 
-def test_the_quicker_form_ships_and_the_others_say_why_not(raced: tuple[Raced, Bench, Model]) -> None:
-    found, bench, model = raced
+def test_the_quicker_form_ships_and_the_others_say_why_not(bench: Bench) -> None:
+    found = race({"original": bench.reference}, bench)["original"]
     assert [artifact.name for artifact in found.plan.artifacts] == ["main-lean"]
     assert found.cost.ratio.value is not None
     assert found.cost.ratio.value > 1.2
@@ -115,5 +114,20 @@ def test_the_quicker_form_ships_and_the_others_say_why_not(raced: tuple[Raced, B
     assert "its outputs are" in reasons["wrong"]
     assert "shy cannot export" in reasons["shy"]
     assert reasons["torn"]
-    bundle = open_bundle(bench.trial(model, found.plan))
+    bundle = open_bundle(bench.trial(bench.reference, found.plan))
     assert [artifact.digest for artifact in bundle.artifacts] == [found.plan.artifacts[0].digest]
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_the_only_form_is_what_the_plan_runs(bench: Bench, at_hand: bool) -> None:
+    bench = replace(bench, recipe=replace(bench.recipe, exporters=("lean",)), device=bench.device if at_hand else None)
+    plan = race({"original": bench.reference}, bench)["original"].plan
+    assert [artifact.name for artifact in plan.artifacts] == ["main-lean"]
+    assert [placement.artifact for placement in plan.placements] == ["main-lean"]
+
+
+def test_forms_that_cannot_race_without_a_device_are_told(bench: Bench) -> None:
+    found = race({"original": bench.reference}, replace(bench, device=None))["original"]
+    assert not found.plan.artifacts
+    assert [each.form for each in found.entrants] == ["lean", "wrong", "torn", "shy"]
+    assert "ship this form with --exporter lean" in found.entrants[0].reason

@@ -1,0 +1,206 @@
+"""An aarch64 Debian under user-mode QEMU, as close to a Raspberry Pi as a machine of another kind gets.
+
+Programs run in namespaces of their own (users, mounts, processes) and end with the call that started them. QEMU is
+registered in there alone, which Linux allows since 6.7; the host is left as it was. What it takes seconds to make (the
+system, NumPy and ONNX Runtime) is kept in the user's cache. Speed means nothing in here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright.errors import RefusedError
+
+TOOLS = {
+    "qemu-aarch64-static": "qemu-user-static",
+    "mmdebstrap": "mmdebstrap",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "unshare": "util-linux",
+}
+"""Programs of the host, and the packages that bring them."""
+
+SUITE = "bookworm"
+"""What Raspberry Pi OS 12 is made from: Python 3.11, glibc 2.36."""
+
+PACKAGES = ("base-files", "libc-bin", "dash", "coreutils", "libstdc++6", "libgomp1", "python3")
+"""What the system holds; a daemon that a test talks to is one more of them."""
+
+WHEELS = ("numpy==2.2.6", "onnxruntime==1.23.2")
+PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+
+CORE = """processor\t: {core}
+BogoMIPS\t: 108.00
+Features\t: {features}
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: {part}
+CPU revision\t: 3
+
+"""
+
+NAMESPACES = ("unshare", "--map-root-user", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
+ENTER = Path(__file__).with_name("enter.sh")
+
+
+@dataclass(frozen=True)
+class Board:
+    """A processor that QEMU emulates, and what Linux says of it on the board."""
+
+    name: str
+    cpu: str
+    part: str
+    model: str
+    features: str
+
+    @property
+    def cpuinfo(self) -> str:
+        """The file that the board has in /proc, with the host's number of cores.
+
+        At the host's own some versions of ONNX Runtime crash, and at one with fewer cores than /sys has it hangs.
+        """
+        cores = range(os.cpu_count() or 1)
+        return "".join(CORE.format(core=core, features=self.features, part=self.part) for core in cores) + (
+            f"Model\t\t: {self.model}\n"
+        )
+
+
+PI_4 = Board("raspberry-pi-4", "cortex-a72", "0xd08", "Raspberry Pi 4 Model B Rev 1.1", "fp asimd evtstrm crc32 cpuid")
+PI_5 = Board(
+    "raspberry-pi-5",
+    "cortex-a76",
+    "0xd0b",
+    "Raspberry Pi 5 Model B Rev 1.0",
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+)
+BOARDS = (PI_4, PI_5)
+
+
+@dataclass(frozen=True)
+class Userland:
+    """The system's root folder, the packages from Python's index, and where compiled Python is kept."""
+
+    root: Path
+    site: Path
+    pycache: Path
+
+    def run(
+        self, command: Sequence[str], board: Board, job: Path, *, given: str = "", seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in the folder `job`, which lies at /job in there; nothing of it is left afterwards.
+
+        An `agent.pyz` in the folder is on Python's path, and `given` is what the program reads.
+        """
+        with tempfile.NamedTemporaryFile("w") as cpuinfo:
+            cpuinfo.write(board.cpuinfo)
+            cpuinfo.flush()
+            places = {
+                "ROOT": self.root,
+                "SITE": self.site,
+                "PYCACHE": self.pycache,
+                "JOB": job,
+                "CPUINFO": cpuinfo.name,
+            }
+            return self._entered(command, {**places, "QEMU_CPU": board.cpu}, given, seconds)
+
+    def _entered(
+        self, command: Sequence[str], settings: Mapping[str, str | Path], given: str, seconds: float
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*NAMESPACES, "sh", str(ENTER), *command],
+            env={"PATH": os.environ["PATH"], **{key: str(value) for key, value in settings.items()}},
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+
+
+def make_userland(cache: Path) -> Userland:
+    """The userland, made in `cache` where it is not there yet, with the host's missing tools installed.
+
+    Raises: RefusedError with the reason why there can be none here.
+    """
+    _install_tools()
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root = _kept(cache, "root", (SUITE, *PACKAGES), _make_root)
+        site = _kept(cache, "site", (*WHEELS, *PLATFORMS), _make_site)
+        pycache = _kept(cache, "pycache", (SUITE, *PACKAGES, *WHEELS), lambda place: place.mkdir())
+    userland = Userland(root, site, pycache)
+    _check(userland)
+    return userland
+
+
+def _install_tools() -> None:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise RefusedError("an emulated aarch64 system needs Linux and root")
+    missing = " ".join(package for tool, package in TOOLS.items() if not shutil.which(tool))
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise RefusedError(f"an emulated aarch64 system needs {missing}, and there is no apt-get to install it")
+    _do("apt-get", "-q", "update")
+    _do("apt-get", "-q", "install", "-y", "--no-install-recommends", *missing.split())
+
+
+def _make_root(place: Path) -> None:
+    """Packages are unpacked and not configured, so no program of theirs runs."""
+    about = ("--format", "$(REPO_URI)", "Created-By: Packages", "Component: main")
+    mirrors = [uri for uri in _do("apt-get", "indextargets", *about).splitlines() if "security" not in uri]
+    if not mirrors:
+        raise RefusedError("apt has no mirror of Debian in its sources to take an aarch64 system from")
+    chosen = ("--architectures=arm64", "--variant=extract", f"--include={','.join(PACKAGES)}")
+    _do("mmdebstrap", "--quiet", *chosen, SUITE, str(place), mirrors[0])
+    for folder in ("proc", "sys", "dev", "tmp", "site", "pycache", "job"):
+        (place / folder).mkdir(exist_ok=True)
+
+
+def _make_site(place: Path) -> None:
+    """Wheels for the device are unpacked by the host's pip; the two need nothing else to run a graph."""
+    platforms = [f"--platform={name}_aarch64" for name in PLATFORMS]
+    install = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile")
+    device = ("--python-version=3.11", "--implementation=cp", "--only-binary=:all:")
+    _do(*install, *device, *platforms, "--target", str(place), *WHEELS)
+
+
+def _check(userland: Userland) -> None:
+    with tempfile.TemporaryDirectory() as job:
+        done = userland.run(
+            ["python3", "-c", "import numpy, onnxruntime, os; print(os.uname().machine)"], PI_4, Path(job)
+        )
+    if done.stdout.strip() != "aarch64":
+        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise RefusedError(
+            f"no emulated aarch64 system starts here (Linux 6.7 and the right to make namespaces): {said}"
+        )
+
+
+def _kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, made once, in one step."""
+    place = cache / f"{name}-{hashlib.sha256(repr(about).encode()).hexdigest()[:12]}"
+    if not place.exists():
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
+            make(Path(scratch) / name)
+            os.rename(Path(scratch) / name, place)
+    return place
+
+
+def _do(*command: str) -> str:
+    """What a program of the host says. Raises: RefusedError when it fails."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise RefusedError(f"an emulated aarch64 system cannot be made, because {command[0]} failed: {said}")
+    return done.stdout
