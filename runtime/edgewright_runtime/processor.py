@@ -88,7 +88,7 @@ def check_processor(library: Companion) -> None:
     if lacking:
         raise BundleError(
             f"{library.name} of this bundle is made for {library.needs.name} and needs {lacking}; deploy again with "
-            "--target for what this device is, or with --exporter onnx, which runs everywhere"
+            "the --target that this device is, or with --exporter onnx, which runs everywhere"
         )
 
 

@@ -20,7 +20,7 @@ from userland import BOARDS, PI_4, PI_5, Board, Userland
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
 
-CASES = 8
+CASES = 6
 """Of each template on each board."""
 
 ISAS = {PI_4: isa_named("armv8-a"), PI_5: isa_named("armv8.2-a-dot")}

@@ -94,11 +94,11 @@ class Userland:
     pycache: Path
 
     def run(
-        self, command: Sequence[str], board: Board, job: Path, *, given: str = "", seconds: float = 120
+        self, command: Sequence[str], board: Board, job: Path, *, seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the folder `job`, which lies at /job in there; nothing of it is left afterwards.
 
-        An `agent.pyz` in the folder is on Python's path, and `given` is what the program reads.
+        An `agent.pyz` in the folder is on Python's path.
         """
         with tempfile.NamedTemporaryFile("w") as cpuinfo:
             cpuinfo.write(board.cpuinfo)
@@ -110,15 +110,15 @@ class Userland:
                 "JOB": job,
                 "CPUINFO": cpuinfo.name,
             }
-            return self._entered(command, {**places, "QEMU_CPU": board.cpu}, given, seconds)
+            return self._entered(command, {**places, "QEMU_CPU": board.cpu}, seconds)
 
     def _entered(
-        self, command: Sequence[str], settings: Mapping[str, str | Path], given: str, seconds: float
+        self, command: Sequence[str], settings: Mapping[str, str | Path], seconds: float
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*NAMESPACES, "sh", str(ENTER), *command],
             env={"PATH": os.environ["PATH"], **{key: str(value) for key, value in settings.items()}},
-            input=given,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=seconds,
