@@ -14,6 +14,7 @@ demo: $(VENV)/base
 	    --preset quick --out digits-jetson
 
 # The kernels' tests need a C compiler and onnxruntime's C header, which no wheel has; without them they are skipped.
+# Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
 test: $(VENV)/dev
 	@command -v gcc >/dev/null || [ "$$(id -u)" != 0 ] || \
 	    { apt-get -q update && apt-get -q install -y gcc libc6-dev; } || true

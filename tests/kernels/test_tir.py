@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgewright_exporters.kernels import gemm, qgemm
 from edgewright_exporters.kernels.codebook import INT4
 from edgewright_exporters.kernels.gemm import GemmCase
 from edgewright_exporters.kernels.qgemm import QGemmCase
+from edgewright_exporters.onnx_kernels.requirements import requirements
 from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.compiler import TVM_VERSIONS, assembly, compile_object
 from edgewright_exporters.tir.isa import Isa, isa_named, isa_names, isas_of
@@ -110,8 +112,19 @@ def test_a_missing_cross_compiler_says_what_to_install() -> None:
     strange = replace(
         _native(), triple="riscv64-linux-gnu", machine="aarch64" if _native().machine != "aarch64" else "x86_64"
     )
-    with pytest.raises(RefusedError, match="apt-get install gcc-"):
+    with pytest.raises(RefusedError, match=r"apt-get install gcc-\S+ libc6-dev-\w+-cross`"):
         find_compiler(strange)
+
+
+def test_doctor_tells_of_the_compilers_for_other_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {each.name: each for each in requirements()}
+    name, triple = ("aarch64", "aarch64-linux-gnu") if _native().machine == "x86_64" else ("x86_64", "x86_64-linux-gnu")
+    assert f"{triple}-gcc were looked for" in found[f"C compiler for {name}"].reason
+    (tmp_path / f"{triple}-gcc").touch(0o755)
+    assert {each.name: each for each in requirements()}[f"C compiler for {name}"].found == str(
+        tmp_path / f"{triple}-gcc"
+    )
 
 
 def _native() -> Isa:

@@ -18,7 +18,11 @@ FLAGS = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack", 
 EXPORTS = "{ global: *; local: __extendhfsf2; __truncsfhf2; };"
 """Every object of TVM's brings these two conversions of halves; hidden, they are dropped where nothing calls them."""
 
-PACKAGES = {"x86_64": "gcc-x86-64-linux-gnu", "aarch64": "gcc-aarch64-linux-gnu"}
+PACKAGES = {
+    "x86_64": "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+    "aarch64": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+}
+"""What makes code for a machine of another kind, as Debian calls it."""
 
 
 def link(objects: Sequence[bytes], isa: Isa, *, libraries: Sequence[str] = ()) -> bytes:
@@ -53,10 +57,10 @@ def find_compiler(isa: Isa) -> str:
     candidates = (f"{isa.triple}-gcc", *(("gcc", "cc", "clang") if native else ()))
     found = next(filter(None, map(shutil.which, candidates)), None)
     if found is None:
-        package = "gcc" if native else PACKAGES[isa.machine]
+        packages = "gcc libc6-dev" if native else PACKAGES[isa.machine]
         raise RefusedError(
             f"kernels for {isa.name} need a C compiler to link them, and none is here ({', '.join(candidates)} were "
-            f"looked for); on Debian or Ubuntu `apt-get install {package} libc6-dev` installs one"
+            f"looked for); on Debian or Ubuntu `apt-get install {packages}` installs one"
         )
     return found
 
