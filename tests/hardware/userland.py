@@ -34,6 +34,9 @@ SUITE = "bookworm"
 PACKAGES = ("base-files", "libc-bin", "dash", "coreutils", "libstdc++6", "libgomp1", "python3")
 """What the system holds; a daemon that a test talks to is one more of them."""
 
+MOST_SECONDS = 180
+"""For one step of making it: a mirror may not answer."""
+
 WHEELS = ("numpy==2.2.6", "onnxruntime==1.23.2")
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
@@ -197,9 +200,14 @@ def _kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], N
 
 
 def _do(*command: str) -> str:
-    """What a program of the host says. Raises: RefusedError when it fails."""
+    """What a program of the host says. Raises: RefusedError when it fails, or takes too long."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, timeout=MOST_SECONDS
+        )
+    except subprocess.TimeoutExpired as late:
+        raise RefusedError(f"an emulated aarch64 system cannot be made: {late}") from late
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise RefusedError(f"an emulated aarch64 system cannot be made, because {command[0]} failed: {said}")
