@@ -21,5 +21,6 @@ fi
 
 mount -o remount,bind,ro "$ROOT"
 cd /
-exec chroot "$ROOT" /usr/bin/env -i -C /job QEMU_CPU="$QEMU_CPU" HOME=/tmp LANG=C.UTF-8 \
+# Not `exec`: a crash of the first process of a namespace would go unseen, and the process on and on.
+chroot "$ROOT" /usr/bin/env -i -C /job QEMU_CPU="$QEMU_CPU" HOME=/tmp LANG=C.UTF-8 \
   PATH=/usr/local/bin:/usr/bin:/bin PYTHONPATH=/site:/job/agent.pyz PYTHONPYCACHEPREFIX=/pycache "$@"
