@@ -160,12 +160,12 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
     """
     written = request.apply is not None
     calls = request.apply if request.apply is not None else tuple(parse_method(text) for text in target.recipe)
-    runtimes = tuple(
-        dict.fromkeys(name for given in request.runtime or ("auto",) for name in _expand(given, target.runtimes))
-    )
     exporters = request.exporter or (USUAL_FORM,)
-    for name in exporters:
-        registry.get(EXPORTERS, name)
+    formats = [registry.get(EXPORTERS, name).value.format for name in exporters]
+    automatic = (*target.runtimes, *_needed(formats, target.runtimes, registry))
+    runtimes = tuple(
+        dict.fromkeys(name for given in request.runtime or ("auto",) for name in _expand(given, automatic))
+    )
     for name in runtimes:
         registry.get(RUNTIMES, name)
     return Recipe(
@@ -222,6 +222,13 @@ def _bridge(at: str, takes: str, registry: Registry) -> Method:
 def _method(call: MethodCall, registry: Registry) -> Method:
     offer = registry.get(TRANSFORMS, call.name)
     return Method(offer, parse_params(offer.value.Params, call.params, call.name))
+
+
+def _needed(formats: Iterable[str], runtimes: Sequence[str], registry: Registry) -> Iterable[str]:
+    """The runtimes that open what those of the target cannot: whoever names an exporter wants its form to run."""
+    known = [offer.value for offer in registry.all(RUNTIMES)]
+    closed = set(formats).difference(*(runtime.formats for runtime in known if runtime.name in runtimes))
+    return [runtime.name for runtime in known if closed & set(runtime.formats)]
 
 
 def _expand(name: str, preferred: Sequence[str]) -> tuple[str, ...]:

@@ -10,4 +10,5 @@ MODULES = (
     "edgewright_exporters.report_html",
     "edgewright_exporters.report_json",
     "edgewright_exporters.report_markdown",
+    "edgewright_exporters.whole_model",
 )

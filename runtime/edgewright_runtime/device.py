@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ def find_device() -> Device:
     }
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return Device(fingerprint=fingerprint, **facts)  # pyright: ignore[reportArgumentType]
+
+
+def instruction_set() -> str:
+    """What the processor executes, as Linux calls it."""
+    return platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
+
+
+def cpu_features() -> frozenset[str]:
+    """Those of FEATURES that the processor has."""
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return FEATURES & frozenset(match.group(1).split()) if match else frozenset()
 
 
 def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
@@ -76,7 +88,7 @@ def conditions() -> dict[str, object]:
 
 
 def _runtimes() -> tuple[Mapping[str, str], tuple[str, ...]]:
-    versions = {"numpy": version("numpy"), **_openvino()}
+    versions = {"numpy": version("numpy"), **_installed("openvino", "apache-tvm")}
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError:
@@ -84,12 +96,13 @@ def _runtimes() -> tuple[Mapping[str, str], tuple[str, ...]]:
     return {**versions, "onnxruntime": str(onnxruntime.__version__)}, tuple(onnxruntime.get_available_providers())
 
 
-def _openvino() -> Mapping[str, str]:
-    """Its version, if it is there; not imported, because that takes a while and whoever runs it does it anyway."""
-    try:
-        return {"openvino": version("openvino")}
-    except PackageNotFoundError:
-        return {}
+def _installed(*packages: str) -> Mapping[str, str]:
+    """The versions of those that are there; not imported, because that takes a while and who runs them does it."""
+    found: dict[str, str] = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _cpu(cpuinfo: str) -> str:

@@ -8,4 +8,5 @@ MODULES = (
     "edgewright_runtime.null",
     "edgewright_runtime.openvino",
     "edgewright_runtime.ort",
+    "edgewright_runtime.tvm",
 )

@@ -15,6 +15,7 @@ BUILT_IN = {
     "ort": "edgewright_runtime.ort:ORT",
     "openvino": "edgewright_runtime.openvino:OPENVINO",
     "null": "edgewright_runtime.null:NULL",
+    "tvm": "edgewright_runtime.tvm:TVM",
 }
 
 

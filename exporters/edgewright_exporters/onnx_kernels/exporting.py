@@ -39,7 +39,7 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
     if isa is None:
         raise RefusedError(f"no kernels can be made for {context.target.name} ({context.target.isa})")
     cache = context.folder("kernels")
-    choose = _measured(model, isa, context)
+    choose = measured(model, isa, context)
     written = [_written(variant, stage, isa, choose, context) for variant in model.variants for stage in variant.stages]
     kernels = {symbol: kernel for each in written for symbol, kernel in each.kernelised.kernels.items()}
     library = context.keep(library_of(kernels, isa, cache, headers=headers_place()), "so")
@@ -49,7 +49,7 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
     return [_artifact(each, companion, checked) for each in written]
 
 
-def _measured(model: Model, isa: Isa, context: Context) -> Measured:
+def measured(model: Model, isa: Isa, context: Context) -> Measured:
     """Knows the best tile of every job in the model; measuring all at once costs one start of TVM, not one a stage."""
     choose = Measured(context.folder("kernels"))
     wanted = tuple(dict.fromkeys(job for stage in model.stages for job in jobs(onnxkit.read(stage.graph), isa)))

@@ -12,9 +12,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from edgewright.errors import EdgewrightError, PluginError
 from edgewright_exporters.onnx_kernels.machine import runs_here
@@ -50,21 +50,30 @@ TASKS = {"make": make, "compare": compare}
 
 
 def main() -> None:
-    """Work through the tasks on standard input, as (number, task) pairs."""
+    """Work through the tasks on standard input."""
+    serve(TASKS)
+
+
+def serve(tasks: Mapping[str, Callable[[Mapping[str, Any], Isa], Any]]) -> None:
+    """Work through (number, task) pairs on standard input; `tasks` maps what a task says to `do` to who does it.
+
+    Whatever else is printed goes to standard error: TVM prints too.
+    """
     _end_with_parent()
+    said, sys.stdout = sys.stdout, sys.stderr
     order = json.load(sys.stdin)
     isa = isa_named(order["isa"])
     for number, task in order["tasks"]:
-        _say({"begins": number})
+        _say(said, {"begins": number})
         try:
-            _say({"ends": number, "value": TASKS[task["do"]](task, isa)})
+            _say(said, {"ends": number, "value": tasks[task["do"]](task, isa)})
         except EdgewrightError as error:
-            _say({"ends": number, "error": str(error)})
+            _say(said, {"ends": number, "error": str(error)})
 
 
-def _say(event: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+def _say(stream: TextIO, event: Mapping[str, Any]) -> None:
+    stream.write(json.dumps(event) + "\n")
+    stream.flush()
 
 
 def _end_with_parent() -> None:

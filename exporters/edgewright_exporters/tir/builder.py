@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+OPAQUE = 8
+"""What TVM calls operators that it must not fuse with others."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -50,6 +53,29 @@ def function(symbol: str, arguments: Sequence[Argument], body: Callable[..., Non
                 for argument, pointer in zip(arguments, pointers)
             ]
             body(*buffers, begin, end)
+        return builder.get()
+
+
+def caller(symbol: str, arrays: Sequence[tuple[Sequence[int], str]], items: int) -> Any:
+    """A PrimFunc over arrays that does all the work of `symbol`, a function as `function` writes them, in one call.
+
+    So TVM's own models call the very code that everybody else calls, whatever its template.
+
+    Args:
+        symbol: the name in the object file.
+        arrays: shape and dtype of each; inputs first, then outputs, in the order of the arguments of `symbol`.
+        items: how many pieces its work has.
+    """
+    from tvm.script.ir_builder import IRBuilder
+
+    T = _writer()
+
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(f"call_{symbol}")
+            T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
+            buffers = [T.arg(f"a{at}", T.buffer(list(shape), dtype)) for at, (shape, dtype) in enumerate(arrays)]
+            T.evaluate(T.call_extern("int32", symbol, *(buffer.data for buffer in buffers), 0, items))
         return builder.get()
 
 

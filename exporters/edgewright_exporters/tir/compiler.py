@@ -48,7 +48,7 @@ def _machine_code(functions: Mapping[str, Any], isa: Isa) -> Any:
         import tvm
     except ImportError as error:
         raise RefusedError(f"kernels are compiled by TVM, which is not installed; `{INSTALL}` installs it") from error
-    target = _target(isa)
+    target = target_of(isa)
     try:
         module = _lowered(tvm.IRModule(dict(functions)), target)
         return tvm.get_global_func("target.build.llvm")(module, target)
@@ -58,7 +58,8 @@ def _machine_code(functions: Mapping[str, Any], isa: Isa) -> Any:
         raise PluginError(f"TVM could not compile {names} for {isa.name}: {first.strip()}") from error
 
 
-def _target(isa: Isa) -> Any:
+def target_of(isa: Isa) -> Any:
+    """An instruction set as TVM describes it, its own host."""
     from tvm.target import Target
 
     target = Target({"kind": "llvm", "mtriple": isa.triple, "mcpu": isa.mcpu, "mattr": list(isa.mattr)})
