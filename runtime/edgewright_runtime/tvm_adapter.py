@@ -6,6 +6,7 @@ is handed to it that was not checked.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +75,15 @@ def _tvm() -> tuple[Any, Any, Any]:
             _try_first()
         virtual_machine = importlib.import_module("tvm.runtime.vm").VirtualMachine
         runtime = importlib.import_module("tvm.runtime")
-        return virtual_machine, importlib.import_module("tvm_ffi"), runtime.device("cpu", 0)
+    _load_sorting(importlib.import_module("tvm"))
+    return virtual_machine, importlib.import_module("tvm_ffi"), runtime.device("cpu", 0)
+
+
+def _load_sorting(tvm: Any) -> None:
+    """TopK and its like call a library that TVM does not load by itself where it is told to do without its compiler."""
+    extra = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_extra.so"
+    if extra.is_file():
+        ctypes.CDLL(str(extra))
 
 
 def _try_first() -> None:

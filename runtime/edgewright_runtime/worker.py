@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from time import perf_counter_ns
@@ -76,8 +77,9 @@ class Worker:
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         # Before any library starts threads: they inherit it.
         cpus = share_cpus(**request["cpus"]) if request.get("cpus") else []
-        # Imported before the clock starts: the library is not the model's to answer for.
-        importlib.import_module("edgewright_runtime.ort_session")
+        # Imported before the clock starts: the library is not the model's to answer for. Small devices do without it.
+        if find_spec("onnxruntime") is not None:
+            importlib.import_module("edgewright_runtime.ort_session")
         from edgewright_runtime.examples import open_stream, read_example
         from edgewright_runtime.loaded import load
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from edgewright import onnxkit
-from edgewright.errors import PluginError
+from edgewright.errors import PluginError, RefusedError
 from edgewright_exporters.onnx_kernels.workshop import serve
 from edgewright_exporters.tir.compiler import TVM_VERSIONS, target_of
 from edgewright_exporters.tir.isa import Isa
@@ -69,11 +69,13 @@ def _shared_object(module: Any, objects: Sequence[bytes], isa: Isa) -> bytes:
     made: list[bytes] = []
 
     def linked(name: str, files: Sequence[str], **options: Any) -> None:
+        if not all(file.endswith(".o") for file in files):
+            raise RefusedError("it computes nothing, so that there is nothing to compile")
         made.append(link([*(Path(file).read_bytes() for file in files), *objects], isa, libraries=("m",)))
 
     try:
         tvm.compile(module, target=target_of(isa)).export_library("model.so", fcompile=linked)
-    except PluginError:
+    except (PluginError, RefusedError):
         raise
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

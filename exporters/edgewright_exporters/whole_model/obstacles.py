@@ -10,8 +10,9 @@ from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.types import Model, Refusal, Target
 from edgewright_exporters.onnx_kernels.obstacles import best_isa, without_tvm
-from edgewright_exporters.onnx_kernels.wiring import Wiring, wired
+from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, wired
 from edgewright_exporters.tir.linking import find_compiler
+from edgewright_exporters.whole_model.preparing import narrow_readers
 
 KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 """TVM tells operators by name alone: one of another domain would be taken for its namesake."""
@@ -36,7 +37,11 @@ def _size_at_run_time(wiring: Wiring, node: onnx.NodeProto) -> str:
     return "" if constant else "TVM takes no TopK whose k is known only when it runs"
 
 
-TROUBLES: Mapping[str, Trouble] = {"If": _both_branches, "TopK": _size_at_run_time}
+def _blocked(wiring: Wiring, node: onnx.NodeProto) -> str:
+    return "TVM takes no DequantizeLinear with scales per block" if attributes(node).get("block_size") else ""
+
+
+TROUBLES: Mapping[str, Trouble] = {"DequantizeLinear": _blocked, "If": _both_branches, "TopK": _size_at_run_time}
 """What TVM imports, but not to our liking."""
 
 
@@ -59,6 +64,7 @@ def obstacle(model: Model, target: Target) -> Refusal | None:
 def troubles(proto: onnx.ModelProto) -> Iterator[str]:
     """What a graph holds that TVM cannot do, each in a sentence that names the operator."""
     wiring = wired(proto)
+    yield from (f"TVM cannot read the 4-bit constants of {operator}" for operator in narrow_readers(wiring))
     for node in wiring.nodes:
         if node.domain not in KNOWN_DOMAINS:
             yield f"TVM does not know the operator {node.domain}::{node.op_type}"

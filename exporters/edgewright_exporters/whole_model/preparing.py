@@ -1,35 +1,60 @@
-"""Makes of a graph what TVM's importer can read: constants of fewer than 8 bits become the bytes they are cast to."""
+"""Makes of a graph what TVM's importer can read: constants of fewer than 8 bits become bytes of the same values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgewright_exporters.onnx_kernels.wiring import attributes, is_standard, read_by, wired
+from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard, read_by, wired
 
-NARROW = frozenset(
-    getattr(TensorProto, name) for name in ("INT4", "UINT4", "INT2", "UINT2") if hasattr(TensorProto, name)
-)
-"""Codes that ONNX packs several to a byte, which TVM does not unpack."""
+WIDE: Mapping[int, str] = {
+    getattr(TensorProto, name): wide
+    for name, wide in (("INT4", "int8"), ("UINT4", "uint8"), ("INT2", "int8"), ("UINT2", "uint8"))
+    if hasattr(TensorProto, name)
+}
+"""Codes that ONNX packs several to a byte, which TVM does not unpack, and what holds them."""
+
+TAKES_BYTES = ("Cast", "DequantizeLinear")
+"""Operators that make the same of wider codes."""
 
 
 def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with every `Cast` of a narrow constant done."""
+    """The same graph without narrow constants; those that it cannot do without stay (see `narrow_readers`)."""
     wiring = wired(proto)
-    narrow = {name for name, tensor in wiring.constants.items() if tensor.data_type in NARROW}
-    if not narrow:
+    wide = {name: _widened(tensor) for name, tensor in wiring.constants.items() if tensor.data_type in WIDE}
+    if not wide or narrow_readers(wiring):
         return proto
-    result, done = onnx.ModelProto(), dict[str, TensorProto]()
+    cast = [node for node in wiring.nodes if is_standard(node, "Cast") and node.input[0] in wide]
+    for node in cast:
+        array = numpy_helper.to_array(wide[node.input[0]])
+        dtype = helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
+        wide[node.output[0]] = numpy_helper.from_array(array.astype(dtype), node.output[0])
+    return _with_constants(proto, wide)
+
+
+def narrow_readers(wiring: Wiring) -> list[str]:
+    """The operators that take narrow constants and would make something else of wider ones."""
+    narrow = {name for name, tensor in wiring.constants.items() if tensor.data_type in WIDE}
+    return [n.op_type for n in wiring.nodes if narrow.intersection(n.input) and not is_standard(n, *TAKES_BYTES)]
+
+
+def _widened(tensor: TensorProto) -> TensorProto:
+    array = np.asarray(numpy_helper.to_array(tensor)).astype(WIDE[tensor.data_type])
+    return numpy_helper.from_array(array, tensor.name)
+
+
+def _with_constants(proto: onnx.ModelProto, constants: Mapping[str, TensorProto]) -> onnx.ModelProto:
+    """The graph in which `constants` stand for whatever made values of their names; unread ones are left out."""
+    nodes = [node for node in proto.graph.node if not constants.keys() & set(node.output)]
+    read = {*(value.name for value in proto.graph.output), *(name for node in nodes for name in read_by(node))}
+    others = [tensor for tensor in proto.graph.initializer if tensor.name not in constants]
+    result = onnx.ModelProto()
     result.CopyFrom(proto)
-    for node in wiring.nodes:
-        if is_standard(node, "Cast") and node.input[0] in narrow:
-            wide = helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
-            array = numpy_helper.to_array(wiring.constants[node.input[0]]).astype(wide)
-            done[node.output[0]] = numpy_helper.from_array(array, node.output[0])
-    kept = [node for node in proto.graph.node if not done.keys() & set(node.output)]
-    read = {*wiring.outputs, *(name for node in kept for name in read_by(node))}
-    held = [tensor for tensor in proto.graph.initializer if tensor.name in read or tensor.name not in narrow]
-    del result.graph.node[:], result.graph.initializer[:]
-    result.graph.node.extend(kept)
-    result.graph.initializer.extend([*held, *done.values()])
+    for field in ("node", "initializer", "value_info"):
+        result.graph.ClearField(field)
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend([*others, *(value for name, value in constants.items() if name in read)])
     return result
