@@ -60,6 +60,8 @@ def serve(tasks: Mapping[str, Callable[[Mapping[str, Any], Isa], Any]]) -> None:
     Whatever else is printed goes to standard error: TVM prints too.
     """
     _end_with_parent()
+    # TVM imports torch where it finds it, for nothing that is done here: that would take seconds.
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - how Python marks what cannot be imported
     said, sys.stdout = sys.stdout, sys.stderr
     order = json.load(sys.stdin)
     isa = isa_named(order["isa"])

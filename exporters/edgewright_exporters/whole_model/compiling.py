@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -120,7 +119,5 @@ def _run(machine: Any, arrays: Sequence[Any]) -> list[Any]:
 TASKS = {"compile": compile_graph, "run": run_files}
 
 if __name__ == "__main__":
-    # TVM imports torch where it finds it, for nothing that is done here: that would take seconds.
-    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - how Python marks what cannot be imported
     os.environ["TVM_NUM_THREADS"] = "1"
     serve(TASKS)
