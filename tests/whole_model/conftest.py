@@ -110,6 +110,10 @@ def compilable() -> Mapping[str, onnx.ModelProto]:
         "convolutions": conv_net(),
         "attention": attention_net(),
         "transformer": transformer(),
+        "one kernel, two shapes": graph(
+            "(float[2,1,8] x, float[2,8] z) => (float[2,1,8] y, float[2,8] v) { y = MatMul(x, w) v = MatMul(z, w) }",
+            w=floats(8, 8),
+        ),
         "two in, two out": graph(pairs, w=floats(8, 5)),
         "free rows": graph(FRONT),
         "top k": graph("(float[2,9] x) => (float[2,3] y, int64[2,3] i) <int64[1] k = {3}> { y, i = TopK(x, k) }"),

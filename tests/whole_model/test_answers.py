@@ -30,7 +30,7 @@ STEP = 1 / 4
 
 NAMES = {
     **dict.fromkeys(("convolutions", "attention", "transformer", "two in, two out", "free rows", "top k"), SAME),
-    **dict.fromkeys(("types", "4 bits with a cast", "4 bits"), SAME),
+    **dict.fromkeys(("one kernel, two shapes", "types", "4 bits with a cast", "4 bits"), SAME),
     **dict.fromkeys(("quantised product", "quantised convolution"), STEP),
 }
 

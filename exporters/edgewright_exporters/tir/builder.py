@@ -59,7 +59,8 @@ def function(symbol: str, arguments: Sequence[Argument], body: Callable[..., Non
 def caller(symbol: str, arrays: Sequence[tuple[Sequence[int], str]], items: int) -> Any:
     """A PrimFunc over arrays that does all the work of `symbol`, a function as `function` writes them, in one call.
 
-    So TVM's own models call the very code that everybody else calls, whatever its template.
+    So TVM's own models call the very code that everybody else calls, whatever its template. It has no name of its own:
+    arrays of other shapes may be given to the same function.
 
     Args:
         symbol: the name in the object file.
@@ -71,8 +72,7 @@ def caller(symbol: str, arrays: Sequence[tuple[Sequence[int], str]], items: int)
     T = _writer()
 
     with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(f"call_{symbol}")
+        with T.prim_func(is_private=True, s_tir=True):
             T.func_attr({"tirx.noalias": True, "op_pattern": OPAQUE})
             buffers = [T.arg(f"a{at}", T.buffer(list(shape), dtype)) for at, (shape, dtype) in enumerate(arrays)]
             T.evaluate(T.call_extern("int32", symbol, *(buffer.data for buffer in buffers), 0, items))

@@ -58,9 +58,10 @@ class _Importer(ONNXGraphImporter):
         types = [str(np.dtype(helper.tensor_dtype_to_np_dtype(code))) for code in attrs["types"]]
         made = list(zip(_shapes(attrs["shapes"]), types))
         arrays = [*map(_array, inputs), *made]
-        function = builder.caller(attrs["symbol"].decode(), arrays, int(attrs["items"]))
+        symbol = attrs["symbol"].decode()
+        function = builder.caller(symbol, arrays, int(attrs["items"]))
         results = [_type(shape, dtype) for shape, dtype in made]
-        to = self.bb.add_func(function, function.attrs["global_symbol"])
+        to = self.bb.add_func(function, f"call_{symbol}")
         return self.bb.emit(relax.call_tir(to, inputs, results if len(results) > 1 else results[0]))
 
 
