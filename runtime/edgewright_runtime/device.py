@@ -42,17 +42,6 @@ def find_device() -> Device:
     return Device(fingerprint=fingerprint, **facts)  # pyright: ignore[reportArgumentType]
 
 
-def instruction_set() -> str:
-    """What the processor executes, as Linux calls it."""
-    return platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
-
-
-def cpu_features() -> frozenset[str]:
-    """Those of FEATURES that the processor has."""
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return FEATURES & frozenset(match.group(1).split()) if match else frozenset()
-
-
 def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
     """The evidence that instructions are emulated here, or nothing.
 

@@ -23,7 +23,6 @@ from edgewright_exporters.onnx_kernels.qproducts import qproducts
 from edgewright_exporters.onnx_kernels.reshapes import without_reshapes
 from edgewright_exporters.onnx_kernels.wiring import Wiring, is_standard, read_by
 
-
 PATTERNS = (attentions, products, qproducts, convs, qconvs, pools)
 """What finds kernels in a graph, each by itself; `norms` comes after them, for it adds what none of them has added."""
 

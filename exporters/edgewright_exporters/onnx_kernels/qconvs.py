@@ -43,7 +43,7 @@ class _Conv:
 
 @dataclass(frozen=True, eq=False)
 class _Bytes:
-    """Codes that are all that is made of a value: their name and type, and the lowest and highest, if that says more."""
+    """Codes that are all that is made of a value: name, type, and the lowest and highest where these say more."""
 
     name: str
     dtype: str

@@ -17,6 +17,7 @@ from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.products import plain_gemm
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard
 
+
 @dataclass(frozen=True, eq=False)
 class _Product:
     """y = scale * (x weight + bias), of bytes; `scale` and `bias` are one number per column.

@@ -58,7 +58,7 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
 def _rewritten(model: Model, isa: Isa, context: Context) -> Sequence[_Graph]:
     choose = Measured(context.folder("kernels"))
     protos = {stage.graph.digest: prepared(onnxkit.read(stage.graph)) for stage in model.stages}
-    wanted = tuple(dict.fromkeys(job for proto in protos.values() for job in jobs(proto)))
+    wanted = tuple(dict.fromkeys(job for proto in protos.values() for job in jobs(proto, isa)))
     context.progress(f"tvm: {len(wanted)} kernels to compile and time for {isa.name}")
     choose(wanted, isa)
     found: list[_Graph] = []
