@@ -76,8 +76,12 @@ class Wiring:
         return shape if kind == TensorProto.FLOAT and shape and prod(shape) else None
 
     def constant(self, name: str) -> Array | None:
-        """What a constant holds."""
-        tensor = self.constants.get(name)
+        """What a constant holds, also one that is stored in fewer bits and widened to int8."""
+        tensor, node = self.constants.get(name), self.maker(name)
+        if tensor is None and node is not None and is_standard(node, "Cast"):
+            narrow = self.constants.get(node.input[0])
+            widened = attributes(node)["to"] == TensorProto.INT8
+            return numpy_helper.to_array(narrow).astype(np.int8) if narrow is not None and widened else None
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def number(self, name: str) -> float | None:
