@@ -14,6 +14,7 @@ import onnxruntime
 from kernel_cases import Comparison
 from onnx import NodeProto, helper, numpy_helper
 
+from edgewright.onnxkit import EXACT_PRODUCTS
 from edgewright_exporters.kernels import dot, gelu
 from edgewright_exporters.loader.build import LIBRARIES, loader_object
 from edgewright_exporters.tir import builder
@@ -106,6 +107,7 @@ def _opened(comparison: Comparison, nodes: Sequence[NodeProto], constants: Const
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
+    settings.add_session_config_entry(*EXACT_PRODUCTS)
     if kernels is not None:
         settings.register_custom_ops_library(str(kernels))
     graph = _model(comparison, nodes, constants)

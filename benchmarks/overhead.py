@@ -21,6 +21,7 @@ import onnxruntime
 
 import edgewright_runtime
 from edgewright.bundle import open_bundle
+from edgewright.onnxkit import EXACT_PRODUCTS
 from edgewright.stats import median_interval
 from edgewright.verbs.subject import example_of
 
@@ -52,6 +53,7 @@ def measure(path: Path, pairs: int) -> Overhead:
     ours = edgewright_runtime.load(path, threads=1)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.add_session_config_entry(*EXACT_PRODUCTS)
     bare = onnxruntime.InferenceSession(
         str(bundle.artifacts[0].path), settings, providers=[bundle.plan.placements[0].provider]
     )

@@ -110,7 +110,9 @@ def operators_run(proto: onnx.ModelProto, folder: Path) -> dict[str, int]:
 def codes_in(proto: onnx.ModelProto) -> dict[str, Array]:
     """The integers in the file by weight, as int32."""
     found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.data_type in INTEGERS}
-    ends = ("_quantized_packed", "_turned_quantized", "_quantized")
+    # onnxruntime's quantiser calls weights that it turned round `_Transposed` from 1.32 on.
+    packing = ("_quantized_packed", "_quantized")
+    ends = [f"{turned}{end}" for turned in ("_turned", "_Transposed", "") for end in packing]
     named = {name: next((name.removesuffix(end) for end in ends if name.endswith(end)), "") for name in found}
     return {weight: found[name].astype(np.int32) for name, weight in named.items() if weight}
 

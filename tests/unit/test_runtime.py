@@ -131,6 +131,18 @@ def test_stages_carry_by_position(make_bundle: MakeBundle) -> None:
     assert result.exits == (1,)
 
 
+def test_sums_of_integer_products_are_exact_on_every_cpu(make_bundle: MakeBundle) -> None:
+    rows, columns = 32, 16
+    weights = ", ".join(["127"] * rows * columns)
+    path = make_bundle(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        sums (uint8[1, {rows}] x) => (int32[1, {columns}] y)
+        <int8[{rows}, {columns}] w = {{{weights}}}> {{ y = MatMulInteger(x, w) }}"""
+    )
+    found = load(path).run({"x": np.full((1, rows), 255, np.uint8)})
+    np.testing.assert_array_equal(found.outputs["y"], np.full((1, columns), rows * 255 * 127))
+
+
 def test_a_chain_that_does_not_fit_is_refused(make_bundle: MakeBundle) -> None:
     with pytest.raises(BundleError, match="'stage1' should take 2 tensors and give 1, but its graph takes 1"):
         load(make_bundle(FRONT, FIXED, carries=[("hidden", "rest"), ()]))

@@ -12,6 +12,7 @@ from onnx import external_data_helper, helper, version_converter
 
 from edgewright import onnxkit
 from edgewright.errors import ModelError
+from edgewright_plugins.loaders.zero_points import state_zero_points
 
 LARGEST = 2**31 - 1
 """Bytes a protobuf message, and so an ONNX file, may have."""
@@ -22,7 +23,7 @@ NUMBERS = frozenset(helper.get_all_tensor_dtypes()) - {onnx.TensorProto.STRING}
 
 
 def read_file(path: Path) -> onnx.ModelProto:
-    """The model in `path`, with its external data inside and no initializer among its inputs.
+    """The model in `path`, with its external data inside, no initializer among its inputs, and zero points stated.
 
     Raises: ModelError when the file, or a data file of it, is missing, damaged or too large, or when it
     uses an operator that nobody defines.
@@ -30,6 +31,7 @@ def read_file(path: Path) -> onnx.ModelProto:
     proto = _parse(path)
     _merge_external(proto, path)
     _part_inputs(proto.graph)
+    state_zero_points(proto.graph)
     proto.ir_version = onnxkit.lowest_ir(proto)
     _check(proto, path)
     return proto

@@ -83,8 +83,8 @@ def put_products(
     Raises: RecipeError for a weight with a scale per group: the product of integers is scaled as a whole.
     """
     for layer in layers:
-        encoding = encodings.get(layer.weight)
-        if encoding is None or f"{layer.weight}_quantized" not in parts.constants:
+        encoding, name = encodings.get(layer.weight), _product_weight(parts, layer)
+        if encoding is None or f"{name}_quantized" not in parts.constants:
             continue
         if encoding.grid.per == "group":
             raise RecipeError(
@@ -93,8 +93,14 @@ def put_products(
         codes = encoding.codes(values[layer.weight])
         # onnxruntime's quantiser has turned the weight round where the layer wanted it transposed.
         codes = codes.T if layer.axis == 0 else codes
-        parts.nodes[:0] = put_codes(parts, f"{layer.weight}_quantized", codes, encoding.grid, opset)
-        _put_scale(parts, layer.weight, encoding)
+        parts.nodes[:0] = put_codes(parts, f"{name}_quantized", codes, encoding.grid, opset)
+        _put_scale(parts, name, encoding)
+
+
+def _product_weight(parts: Parts, layer: Layer) -> str:
+    """What the quantiser calls a layer's weight: from onnxruntime 1.32 on it renames those it has turned round."""
+    turned = f"{layer.weight}_Transposed"
+    return turned if layer.axis == 0 and f"{turned}_quantized" in parts.constants else layer.weight
 
 
 def _put_scale(parts: Parts, name: str, encoding: Encoding) -> None:

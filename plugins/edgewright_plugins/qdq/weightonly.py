@@ -102,7 +102,8 @@ def _by_blocks(parts: Parts, weight: _Weight, opset: int) -> list[onnx.NodeProto
     parts.constants[names[0]] = packed(names[0], weight.encoding.codes(weight.values), bits, signed=grid.signed)
     parts.put(names[1], weight.encoding.scale)
     parts.constants[names[2]] = packed(names[2], weight.encoding.zero_point, bits, signed=grid.signed)
-    taken = names[:2] if grid.symmetric and grid.signed else names
+    # Zero points of bytes are stated even where they are 0: see loaders/zero_points.
+    taken = names[:2] if grid.symmetric and grid.signed and bits < 8 else names
     return [
         helper.make_node("DequantizeLinear", taken, [weight.output], f"{weight.name}_real", **where(weight.encoding))
     ]
