@@ -116,6 +116,8 @@ def _int8(device: Device) -> Finding:
     fast = {"avx512_vnni", "avx_vnni", "asimddp"} & set(device.features)
     if fast:
         return Finding("ok", "int8", f"dot-product instructions: {', '.join(sorted(fast))}")
+    if device.isa.startswith("x86"):
+        return Finding("note", "int8", "no int8 dot-product instructions: quantize:bits=7 may be faster than 8 here")
     return Finding("note", "int8", "no int8 dot-product instructions: int8 saves memory and seldom time here")
 
 
