@@ -47,12 +47,22 @@ def symbol(number: int, tile: int) -> str:
 
 def library(comparisons: Sequence[Comparison], isa: Isa, place: Path, cache: Path) -> Library:
     """Every comparison with every tile, and the loops of the peak, compiled and linked as an exporter does it."""
-    functions = {f"peak_{kind}": _peak(kind, isa) for kind in PEAKS}
+    functions = _loops(isa)
     for number, each in enumerate(comparisons):
         for at, tile in enumerate(each.template.tiles(each.case, isa)):
             functions[symbol(number, at)] = each.template.function(each.case, tile, isa, symbol(number, at))
     place.write_bytes(link([compile_object(functions, isa), loader_object(isa, cache)], isa, libraries=LIBRARIES))
     return Library(place, isa)
+
+
+def peak_library(isa: Isa, place: Path) -> Library:
+    """The loops of the peak alone."""
+    place.write_bytes(link([compile_object(_loops(isa), isa)], isa))
+    return Library(place, isa)
+
+
+def _loops(isa: Isa) -> dict[str, Any]:
+    return {f"peak_{kind}": _peak(kind, isa) for kind in PEAKS}
 
 
 # ------------------------------------------------------------------ sessions

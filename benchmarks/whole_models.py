@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_runs import PEAKS, library, peak
+from kernel_runs import PEAKS, peak, peak_library
 from kernels import PAIRS, PEAK, sampled
 from whole_model_forms import BACKENDS, REFERENCE, Backend, planned, unoptimised
 from whole_model_page import page
@@ -99,9 +99,9 @@ def _compared(truth: Arrays, outputs: Arrays) -> tuple[float, float]:
 def measured(bench: Bench, preset: str) -> Mapping[str, Any]:
     """What is kept of one network: its products, the machine's peak beside it, and a row for each back end."""
     found, reasons = forms(bench)
-    before = peaks(bench)
+    before = peaks()
     times = bench.timed({backend.name: (form.model, form.plan) for backend, form in found.items()}, preset)
-    after = peaks(bench)
+    after = peaks()
     rows = {backend.name: _row(form, times[backend.name]) for backend, form in found.items()}
     graph = bench.reference.graph
     assert isinstance(graph, GraphFile)
@@ -119,11 +119,11 @@ def _row(form: Form, times: Measured) -> Mapping[str, Any]:
     return {"rounds_ns": rounds, "median_ms": times.typical.value, "error": form.error, "agrees": form.agrees}
 
 
-def peaks(bench: Bench) -> Mapping[str, float]:
+def peaks() -> Mapping[str, float]:
     """Operations per nanosecond of loops that touch registers only."""
     isa = isas_of(find_device())[0]
     with tempfile.TemporaryDirectory() as folder:
-        built = library((), isa, Path(folder) / "peaks.so", bench.store.folder("loader"))
+        built = peak_library(isa, Path(folder) / "peaks.so")
         loops = {kind: peak(kind, built) for kind in PEAKS}
         return {
             kind: 1e-9 * operations / float(np.median(sampled({PEAK: loop}, PAIRS)[PEAK]))

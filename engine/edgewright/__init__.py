@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Since 1.29 onnxruntime queues what it runs (names and digests of models, the machine) for its vendor, and writes an
+# identifier of the machine to ~/.cache. Read when it is imported, and inherited by what we start; 0 turns it on again.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgewright.registry import Registry

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from edgewright.errors import DeviceError
 
-CORE_PARTS = ("errors", "types", "gates", "protocols", "bundle", "protocol")
+CORE_PARTS = ("__init__", "errors", "types", "gates", "protocols", "bundle", "protocol")
 """What crosses of the core: the device set, and the protocols that third parties import to be typed."""
 
 
 def build_agent(folder: Path) -> Path:
     """The agent as one zip application in `folder`, named by its content; the same code is packed once."""
     sources = {"__main__.py": b"from edgewright_runtime.agent import main\n\nraise SystemExit(main())\n"}
-    sources["edgewright/__init__.py"] = b'"""The part of the core that runs on devices."""\n'
     core = _package("edgewright")
     for part in CORE_PARTS:
         for path in sorted((core / part).glob("*.py")) or [core / f"{part}.py"]:
