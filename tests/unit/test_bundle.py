@@ -223,9 +223,18 @@ def test_a_kill_between_the_two_renames_is_mended_by_the_next_run(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.onnx", "out"]
 
 
-def test_every_known_reason_is_a_word_people_use():
-    with pytest.raises(OutputError, match="the file system is read-only"):
-        bundles._refuse_output(Path("/x"), OSError(errno.EROFS, "no"))
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EEXIST, "part of the path is a file"),
+        (errno.ENOENT, "no folder can be made there"),
+        (errno.EIO, "as the system says it"),
+    ],
+)
+def test_every_known_reason_is_a_word_people_use(number, reason):
+    with pytest.raises(OutputError, match=f"to /x: {reason}; choose"):
+        bundles._refuse_output(Path("/x"), OSError(number, "as the system says it", "/x"))
 
 
 def resign(folder: Path, change) -> None:

@@ -139,6 +139,8 @@ def _refuse_output(destination: Path, error: OSError) -> NoReturn:
         errno.EPERM: "permission denied",
         errno.EROFS: "the file system is read-only",
         errno.ENOTDIR: "part of the path is a file",
+        errno.EEXIST: "part of the path is a file",
+        errno.ENOENT: "no folder can be made there",
     }
-    reason = reasons.get(error.errno or 0, str(error))
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
     raise OutputError(f"cannot write the bundle to {destination}: {reason}; choose another place with --out") from error
