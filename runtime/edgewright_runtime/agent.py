@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
@@ -25,6 +26,9 @@ HINTS = {
     "SIGSEGV": "the runtime crashed",
     "SIGABRT": "the runtime gave up",
 }
+
+MOST_SPARES = 4
+"""Processes that wait for a candidate; each holds the imported libraries, about 60 MB."""
 
 
 def main() -> int:
@@ -44,6 +48,7 @@ class Process:
 
     def __init__(self) -> None:
         """Start it; it waits for its first request."""
+        self._ready = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
             [sys.executable, *_ourselves(), "worker", str(os.getpid())],
@@ -56,6 +61,15 @@ class Process:
         assert self._process.stdout is not None
         self._sink = self._process.stdin.fileno()
         self._lines = Lines(self._process.stdout.fileno())
+
+    def prepare(self) -> None:
+        """Have it import what any candidate needs, beside whatever goes on; `prepared` waits for the end of it."""
+        send(self._sink, encode({"op": "prepare"}))
+
+    def prepared(self, watched: Lines) -> bool:
+        """Whether it got ready; not when it ended instead. Raises: EOFError when `watched` ends first."""
+        self._ready = self._ready or wait_for(self._lines, watched) is not None
+        return self._ready
 
     def ask(self, line: bytes, operation: str, watched: Lines) -> bytes:
         """The worker's answer to a request.
@@ -100,6 +114,7 @@ class Supervisor:
         self._requests = requests
         self._sink = sink
         self._workers: dict[str, Process] = {}
+        self._spares: list[Process] = []
         self._own: Mapping[str, Callable[[dict[str, Any], bytes], bytes]] = {
             "hello": self._hello,
             "device": self._device,
@@ -117,7 +132,7 @@ class Supervisor:
         except (EOFError, BrokenPipeError):
             return
         finally:
-            for worker in self._workers.values():
+            for worker in (*self._workers.values(), *self._spares):
                 worker.stop()
 
     def _serve_one(self, line: bytes) -> bool:
@@ -147,7 +162,7 @@ class Supervisor:
         return encode(answer(request, {"protocol": VERSION, "pid": os.getpid(), "python": sys.version.split()[0]}))
 
     def _device(self, request: dict[str, Any], line: bytes) -> bytes:
-        worker = Process()
+        worker = self._process()
         try:
             return worker.ask(line, "device", self._requests)
         finally:
@@ -157,7 +172,7 @@ class Supervisor:
         handle = str(request.get("handle"))
         if handle in self._workers:
             raise InputError(f"the handle {handle!r} is in use; close it first")
-        self._workers[handle] = Process()
+        self._workers[handle] = self._process()
         reply = self._ask(request, line)
         if "error" in decode(reply):
             self._workers.pop(handle).stop()
@@ -167,7 +182,29 @@ class Supervisor:
         worker = self._workers.pop(str(request.get("handle")), None)
         if worker is not None:  # a worker that crashed is gone already
             worker.stop()
+            self._start_spare()
         return encode(answer(request, {}))
+
+    def _start_spare(self) -> None:
+        """Start a process for a later candidate: who measures in rounds closes several and opens as many again.
+
+        Several start side by side, which takes a fraction of the time that one after the other takes.
+        """
+        if len(self._spares) < MOST_SPARES:
+            self._spares.append(Process())
+            with suppress(BrokenPipeError):
+                self._spares[-1].prepare()
+
+    def _process(self) -> Process:
+        """A process for a candidate. No other one is still starting then: what comes next may be measured."""
+        self._spares = [spare for spare in self._spares if self._is_ready(spare)]
+        return self._spares.pop() if self._spares else Process()
+
+    def _is_ready(self, spare: Process) -> bool:
+        if spare.prepared(self._requests):
+            return True
+        spare.stop()
+        return False
 
     def _ask(self, request: dict[str, Any], line: bytes) -> bytes:
         handle = self._known(request)

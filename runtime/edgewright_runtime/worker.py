@@ -52,6 +52,7 @@ class Worker:
         self._stream: Iterator[Arrays] = repeat({})
         self._baseline: Optional[int] = None
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "prepare": lambda request: _import_libraries(),
             "device": lambda request: asdict(find_device()),
             "open": self._open,
             "infer": self._infer,
@@ -77,9 +78,7 @@ class Worker:
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         # Before any library starts threads: they inherit it.
         cpus = share_cpus(**request["cpus"]) if request.get("cpus") else []
-        # Imported before the clock starts: the library is not the model's to answer for. Small devices do without it.
-        if find_spec("onnxruntime") is not None:
-            importlib.import_module("edgewright_runtime.ort_session")
+        _import_libraries()  # before the clock starts: they are not the model's to answer for
         from edgewright_runtime.examples import open_stream, read_example
         from edgewright_runtime.loaded import load
 
@@ -170,6 +169,14 @@ class Worker:
 
     def _chosen(self, request: Mapping[str, Any]) -> Arrays:
         return _arrays(request) if request.get("inputs") else self._example
+
+
+def _import_libraries() -> dict[str, Any]:
+    """Import what any candidate needs. Small devices do without onnxruntime."""
+    if find_spec("onnxruntime") is not None:
+        importlib.import_module("edgewright_runtime.ort_session")
+    importlib.import_module("edgewright_runtime.loaded")
+    return {}
 
 
 def _arrays(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -297,6 +297,21 @@ def test_no_process_is_left_over(cache: Path, make_bundle: MakeBundle, acme: dic
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_process_that_waits_takes_the_next_candidate(cache: Path, make_bundle: MakeBundle, killed: bool) -> None:
+    with start_agent(LocalLink(), cache) as agent:
+        supervisor = agent.ask("hello", protocol=1)["pid"]
+        agent.close(agent.open(make_bundle()))
+        (spare,) = children(supervisor)
+        if killed:
+            os.kill(spare, signal.SIGKILL)
+        opened = agent.open(make_bundle(name="other"))
+        assert (children(supervisor) == [spare]) is not killed
+        assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
+    assert wait_until(lambda: not alive(spare))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
 def test_an_agent_that_is_killed_is_a_lost_device(cache: Path) -> None:
     link = LOCAL.open("")
     with start_agent(link, cache) as agent:
