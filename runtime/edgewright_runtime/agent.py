@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
@@ -222,7 +223,26 @@ class Supervisor:
 
 
 def _ourselves() -> list[str]:
-    return [sys.argv[0]] if zipfile.is_zipfile(sys.argv[0]) else ["-m", "edgewright_runtime.agent"]
+    archive = Path(sys.argv[0])
+    return [str(_unpacked(archive))] if zipfile.is_zipfile(archive) else ["-m", "edgewright_runtime.agent"]
+
+
+def _unpacked(archive: Path) -> Path:
+    """A folder beside `archive` with the same in it: Python keeps what it compiles of a folder, and of no archive.
+
+    Where it cannot be written, the archive does as well, and every process takes longer to start.
+    """
+    folder = archive.with_suffix("")
+    if folder.is_dir():
+        return folder
+    with (
+        suppress(OSError),
+        tempfile.TemporaryDirectory(dir=archive.parent) as partial,
+        zipfile.ZipFile(archive) as held,
+    ):
+        held.extractall(Path(partial) / "agent")
+        os.replace(Path(partial) / "agent", folder)  # fails where another agent was quicker
+    return folder if folder.is_dir() else archive
 
 
 if __name__ == "__main__":
