@@ -26,6 +26,7 @@ from edgewright_exporters.kernels import (
     qgemm,
     softmax,
 )
+from edgewright_exporters.kernels.qconv_cut import QConvCase
 from edgewright_exporters.kernels.window import Window, blocked
 
 Array = npt.NDArray[Any]
@@ -161,7 +162,7 @@ def _qgemm(rows: int, depth: int, columns: int, *, codes: bool = False) -> Compa
     """Bytes to bytes, one scale per column; ONNX Runtime keeps the same weights in a byte each."""
     most = 7 if codes else 127
     table = codebook.INT4 if codes else ()
-    case = qgemm.QGemmCase(rows, depth, columns, x_zero=117, y_zero=128, codes=table)
+    case = qgemm.QGemmCase(rows, depth, columns, codes=table)
     rng = np.random.default_rng((rows, depth, columns))
     x = rng.integers(0, 256, (rows, depth)).astype(np.uint8)
     weight = rng.integers(-most, most + 1, (depth, columns)).astype(np.int8)
@@ -169,14 +170,15 @@ def _qgemm(rows: int, depth: int, columns: int, *, codes: bool = False) -> Compa
     x_scale, y_scale = np.float32(0.02), np.float32(0.02 * depth**0.5 * 43 / 40)
     constants = {
         "x_scale": x_scale,
-        "x_zero": np.uint8(case.x_zero),
+        "x_zero": np.uint8(117),
         "weight": weight,
         "scales": scales,
         "zeros": np.zeros(columns, np.int8),
         "y_scale": y_scale,
-        "y_zero": np.uint8(case.y_zero),
+        "y_zero": np.uint8(128),
     }
-    weights = {"weight": weight, "scale": (x_scale * scales / y_scale).astype(np.float32)}
+    zeros = {name: constants[name] for name in ("x_zero", "y_zero")}
+    weights = {"weight": weight, "scale": (x_scale * scales / y_scale).astype(np.float32), **zeros}
     return Comparison(
         f"{rows} x {depth} x {columns}",
         qgemm,
@@ -353,14 +355,14 @@ def _qconv(channels: int, filters: int, size: int, stride: int, *, most: int, la
     """Bytes to bytes; ours has images in blocks, theirs pixel by pixel, which is how its kernel takes them."""
     window, weight = _window(size, kernel, stride), _small_weights(most, filters, channels, kernel, kernel)
     gentle = dot.gentle(np.moveaxis(weight, 1, -1))
-    case = qconv.QConvCase(1, channels, filters, window, bias=True, gentle=gentle)
+    case = QConvCase(1, channels, filters, window, gentle=gentle)
     about = f"{channels} -> {filters}, {size} x {size}{', stride 2' if stride == 2 else ''}"
     return _quantised(qconv, case, f"{about}, {7 if gentle else 8} bits", weight, lanes=lanes, groups=1)
 
 
 def _qdepthwise(channels: int, size: int, stride: int, *, lanes: int) -> Comparison:
     window = _window(size, 3, stride)
-    case = qdepthwise.QDepthwiseCase(1, channels, window, bias=True)
+    case = qdepthwise.QDepthwiseCase(1, channels, window)
     about = f"{channels}, {size} x {size}{', stride 2' if stride == 2 else ''}"
     return _quantised(qdepthwise, case, about, _small_weights(127, channels, 1, 3, 3), lanes=lanes, groups=channels)
 

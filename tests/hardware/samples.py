@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgewright_exporters.kernels import attention, conv, depthwise, gelu, gemm, norm, qgemm, softmax, window
 from edgewright_exporters.kernels.codebook import INT4
+from edgewright_exporters.kernels.requantise import LIMITS
 from edgewright_exporters.kernels.window import Window, correlate
 from edgewright_exporters.tir.isa import Isa
 
@@ -89,23 +90,23 @@ def _qgemm(rng: Random, isa: Isa, number: int, codes: Sequence[int] = ()) -> Sam
     floats = gives == "float32"
     rows, depth, columns = (_any(rng, sizes) for sizes in (SIZES, (1, 2, 3, 16, 37, 64), WIDE))
     case = qgemm.QGemmCase(
-        rows, depth, columns, takes=takes, gives=gives, codes=tuple(codes), bias=_flag(rng),
-        x_zero=int(rng.integers(*qgemm.LIMITS[takes])),
-        y_zero=0 if floats else int(rng.integers(*qgemm.LIMITS[gives])),
+        rows, depth, columns, takes=takes, gives=gives, codes=tuple(codes),
         activation=_any(rng, ("none", "relu", "gelu")) if floats else "none", residual=floats and _flag(rng),
     )  # fmt: skip
-    low, high = qgemm.LIMITS[takes]
+    low, high = LIMITS[takes]
     constants: dict[str, Any] = {
         "weight": rng.choice(codes or np.arange(-127, 128), (depth, columns)).astype(np.int8),
         "scale": (rng.uniform(0.2, 1.0, columns) / (40 * depth**0.5)).astype(np.float32),
+        "x_zero": int(rng.integers(low, high + 1)),
+        "y_zero": 0 if floats else int(rng.integers(*LIMITS[gives])),
     }
-    if case.bias:
+    if _flag(rng):
         constants["bias"] = rng.integers(-(2**20), 2**20, columns).astype(np.int32)
     given = {"x": rng.integers(low, high + 1, (rows, depth)).astype(takes)}
     if case.residual:
         given["residual"] = _floats(rng, rows, columns)
     tile = _tile(qgemm, case, isa, number)
-    packed = dict(zip(("w", "bias", "scale"), qgemm.pack(case, tile, isa, **constants)))
+    packed = dict(zip(("w", "bias", "scale", "codes"), qgemm.pack(case, tile, isa, **constants)))
     wanted = qgemm.reference(case, **given, **constants)
     return Sample(qgemm, case, tile, {**given, **packed}, wanted, CLOSE * np.abs(wanted) + 1e-6 if floats else None)
 

@@ -75,11 +75,12 @@ class Sample:
     outputs: str = "uint8[1,16,9,11] y"
     inputs: str = "uint8[1,5,9,11] x"
 
-    def proto(self) -> Any:
+    def proto(self, **changed: Any) -> Any:
         text = f'<ir_version: 10, opset_import: ["" : 21]> g ({self.inputs}) => ({self.outputs}) {{ {self.body} }}'
         proto = parser.parse_model(text)
         read = sorted({name for node in proto.graph.node for name in node.input} & set(CONSTANTS))
-        proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(CONSTANTS[name]), name) for name in read)
+        held = {**CONSTANTS, **changed}
+        proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in read)
         return proto
 
 
@@ -108,9 +109,22 @@ SAMPLES = {
         {"qconv": 1, "qdepthwise": 1, "reorder": 2},
         {},
     ),
+    "depthwise to floats": Sample(
+        f"""{MIDDLE} vf = DequantizeLinear<axis=0>(thin, ws, wz) df = DequantizeLinear<axis=0>(b, b1s, bz)
+            e = Conv<group=16,{SAME}>(mf, vf, df) y = Relu(e)""",
+        {"qconv": 1, "qdepthwise": 1, "reorder": 2},
+        {},
+        "float[1,16,9,11] y",
+    ),
     "residual": Sample(
         f"""{MIDDLE} {ONE} n = QuantizeLinear(d, ms, mz) nf = DequantizeLinear(n, ms, mz)
             s = Add(nf, mf) e = Relu(s) {END}""",
+        {"qconv": 2, "reorder": 2},
+        {},
+    ),
+    "residual after a clip": Sample(
+        f"""{MIDDLE} {ONE} k = Clip(d, zero, six) n = QuantizeLinear(k, ms, mz) nf = DequantizeLinear(n, ms, mz)
+            e = Add(nf, mf) {END}""",
         {"qconv": 2, "reorder": 2},
         {},
     ),
@@ -192,6 +206,14 @@ def test_exactly_these_nodes_become_kernels(name: str):
 
 def test_weights_of_few_bits_are_weights():
     assert rewritten(narrow(), isa_named("x86-64-v3")).replaced == ALONE
+
+
+@pytest.mark.parametrize("changed", [{"xz": np.uint8(5)}, {"mz": np.uint8(9)}, {"yz": np.uint8(0)}])
+@pytest.mark.parametrize("name", ["residual after a clip", "depthwise", "clipped"])
+def test_zero_points_need_no_kernels_of_their_own(name: str, changed: Mapping[str, Any]):
+    isa = isa_named("x86-64-v3")
+    first, second = (rewritten(SAMPLES[name].proto(**each), isa).kernels for each in ({}, changed))
+    assert list(first) == list(second)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from edgewright_runtime.device import find_device
 def _functions(isa: Isa) -> dict[str, Any]:
     """One kernel of every template, with tails and everything after the product."""
     floats = GemmCase(13, 21, 37, bias=True, activation="relu", residual=True)
-    integers = QGemmCase(13, 21, 37, takes="int8", x_zero=3, bias=True)
+    integers = QGemmCase(13, 21, 37, takes="int8")
     nibbles = replace(integers, takes="uint8", codes=INT4)
     return {
         "floats": gemm.function(floats, gemm.tiles(floats, isa)[0], isa, "floats"),

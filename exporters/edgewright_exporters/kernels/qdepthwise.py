@@ -1,12 +1,13 @@
-"""Depthwise convolution of bytes, exact in int32 and scaled to bytes again: `qconv` with one channel per filter.
+"""Depthwise convolution of bytes, exact in int32 and scaled to bytes again or to float32: `qconv`, channel by channel.
 
     sums[c] = bias[c] + sum of (x[c] - x_zero) * w[c] over the taps in the image
-    y = saturate(rint(float32(sums) * scale[c]) + y_zero), held within `clip`
+    bytes:   y = saturate(rint(float32(sums) * scale[c]) + y_zero), held within a clip
+    float32: y = act(float32(sums) * scale[c])
 
 Images are bytes in the layout of `window.blocked`; missing channels of x may hold anything. The rows that an item needs
-are written to the stack first, as int16 less their zero point and with zeros for the padding, so that no tile knows of
-borders. On x86 two rows lie there interleaved: one instruction then does two taps of every channel. One work item is a
-strip of rows of the result for one block of channels.
+are written to the stack first, as int16 and with the zero point for the padding, so that no tile knows of borders; what
+the zero point adds to the sums is taken from the bias. On x86 two rows lie there interleaved: one instruction then does
+two taps of every channel. One work item is a strip of rows of the result for one block of channels.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewright_exporters.kernels import dot
-from edgewright_exporters.kernels.requantise import pieces, to_codes, to_codes_reference
+from edgewright_exporters.kernels.requantise import CODES, Clip, packed_codes, pieces, to_codes, to_codes_reference
 from edgewright_exporters.kernels.tiles import Blocks, blocks_of
-from edgewright_exporters.kernels.window import Window, correlate
+from edgewright_exporters.kernels.window import Window, correlate, finished, finished_reference
 from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
@@ -34,17 +35,15 @@ STACK = 20 * 1024
 
 @dataclass(frozen=True)
 class QDepthwiseCase:
-    """Everything that decides what a kernel computes; fields as in QConvCase."""
+    """Everything that decides what code a kernel is; fields as in QConvCase."""
 
     batch: int
     channels: int
     window: Window
     takes: str = "uint8"
     gives: str = "uint8"
-    x_zero: int = 0
-    y_zero: int = 0
-    bias: bool = False
-    clip: tuple[int, int] | None = None
+    activation: str = "none"
+    clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,12 @@ def pack(
     weight: Array,
     scale: Array,
     bias: Array | None = None,
+    x_zero: int = 0,
+    y_zero: int = 0,
+    clip: Clip | None = None,
 ) -> tuple[Array, ...]:
-    """The weight int8 [channels, 1, rows, columns] as [blocks][phases][pairs of rows][columns][lanes][2], then
-    bias (int32) and scale (float32) of every channel."""
+    """The weight int8 [channels, 1, rows, columns] as [blocks][phases][pairs of rows][columns][lanes][2], then bias
+    (int32) and scale (float32) of every channel, what stands in the padding, and of bytes `codes`."""
     lanes, together, missing = isa.lanes, _together(isa), -case.channels % isa.lanes
     padded = np.pad(weight[:, 0], ((0, missing), (0, 0), (0, 0))).astype(np.int16)
     pairs, (high, wide) = _pairs(case, isa), case.window.kernel
@@ -105,10 +107,13 @@ def pack(
     for phase in _phases(case, isa):
         rows = np.pad(padded, ((0, 0), (phase, pairs * together - high - phase), (0, 0)))
         parts.append(rows.reshape(-1, lanes, pairs, together, wide).transpose(0, 2, 4, 1, 3))
+    start = (0 if bias is None else bias) - int(x_zero) * weight.sum(axis=(1, 2, 3), dtype=np.int64)
     return (
         np.ascontiguousarray(np.stack(parts, 1)).ravel(),
-        np.pad(np.zeros(case.channels, np.int32) if bias is None else bias.astype(np.int32), (0, missing)),
+        np.pad(start.astype(np.int32), (0, missing)),
         np.pad(scale.astype(np.float32), (0, missing)),
+        np.array([x_zero], np.int16),
+        *(() if case.gives == "float32" else (packed_codes(y_zero, clip, case.gives),)),
     )
 
 
@@ -118,7 +123,7 @@ def _pairs(case: QDepthwiseCase, isa: Isa) -> int:
 
 
 def arguments(case: QDepthwiseCase, tile: QDepthwiseTile, isa: Isa) -> tuple[Argument, ...]:
-    """The pointers that the kernel takes, in order: X, W, bias, scale, Y."""
+    """The pointers that the kernel takes, in order: X, W, bias, scale, padding, [codes], Y."""
     window, channels = case.window, ceil(case.channels / isa.lanes) * isa.lanes
     taps = len(_phases(case, isa)) * _pairs(case, isa) * window.kernel[1] * _together(isa)
     return (
@@ -126,6 +131,8 @@ def arguments(case: QDepthwiseCase, tile: QDepthwiseTile, isa: Isa) -> tuple[Arg
         Argument("w", "int16", channels * taps),
         Argument("bias", "int32", channels),
         Argument("scale", "float32", channels),
+        Argument("padding", "int16", 1),
+        *(() if case.gives == "float32" else (CODES,)),
         Argument("y", case.gives, case.batch * channels * window.output[0] * window.output[1]),
     )
 
@@ -160,6 +167,10 @@ class _Kernel:
     buffers: dict[str, Any]
     stack: Any
 
+    def padding(self, count: int) -> Any:
+        """What stands for `count` numbers outside of the image."""
+        return builder.splat(self.buffers["padding"][0], count)
+
 
 @dataclass(frozen=True)
 class _Spot:
@@ -182,15 +193,14 @@ def _gather(kernel: _Kernel, plane: Any, first: Any, last: Any) -> None:
         line = pair * (_wide(window) * lanes * together)
         for column in (column for column in range(_wide(window)) if column not in inside):
             place = line + column * (lanes * together)
-            builder.store(kernel.stack, place, builder.splat(0, lanes * together, "int16"), lanes * together)
+            builder.store(kernel.stack, place, kernel.padding(lanes * together), lanes * together)
         numbers = [top + pair * together + part for part in range(together)]
         _interleave(kernel, plane, numbers, line + left * lanes * together, len(inside))
 
 
 def _interleave(kernel: _Kernel, plane: Any, rows: Sequence[Any], to: Any, columns: int) -> None:
-    """One pair of rows of the image; those outside of it are zeros. Most often both are inside."""
+    """One pair of rows of the image; those outside of it are padding. Most often both are inside."""
     lanes, (high, wide) = kernel.isa.lanes, kernel.case.window.image
-    zero = builder.splat(kernel.case.x_zero, lanes * len(rows), "int16")
 
     def written(loaded: Any) -> None:
         with builder.loop(0, columns) as column:
@@ -204,16 +214,14 @@ def _interleave(kernel: _Kernel, plane: Any, rows: Sequence[Any], to: Any, colum
         order = [lane + lanes * part for lane in range(lanes) for part in range(len(rows))]
         vectors = [pixels(row, column) for row in rows]
         joined = builder.shuffle(vectors, order) if len(rows) > 1 else vectors[0]
-        wide_ = builder.cast(joined, f"int16x{lanes * len(rows)}")
-        return wide_ - zero if kernel.case.x_zero else wide_
+        return builder.cast(joined, f"int16x{lanes * len(rows)}")
 
     def one(row: Any, part: int, column: Any) -> Any:
         order = [lane if at == part else lanes for lane in range(lanes) for at in range(len(rows))]
-        value = builder.cast(pixels(row, column), f"int16x{lanes}") - builder.splat(kernel.case.x_zero, lanes, "int16")
-        return builder.shuffle([value, builder.splat(0, lanes, "int16")], order)
+        return builder.shuffle([builder.cast(pixels(row, column), f"int16x{lanes}"), kernel.padding(lanes)], order)
 
     def at_border() -> None:
-        written(lambda column: builder.splat(0, lanes * len(rows), "int16"))
+        written(lambda column: kernel.padding(lanes * len(rows)))
         for part, row in enumerate(rows if len(rows) > 1 else ()):
             with builder.when(_within(row, high)):
                 written(lambda column, row=row, part=part: one(row, part, column))
@@ -243,7 +251,7 @@ def _row(kernel: _Kernel, spot: _Spot, pixels: int) -> None:
 
 def _tile(kernel: _Kernel, spot: _Spot, lines: tuple[Any, int], columns: tuple[Any, int]) -> None:
     (line, phase), (first, pixels), case, lanes = lines, columns, kernel.case, kernel.isa.lanes
-    together, pairs, (_, wide), step = _together(kernel.isa), _pairs(case, kernel.isa), case.window.kernel, 0
+    together, pairs, (_, wide) = _together(kernel.isa), _pairs(case, kernel.isa), case.window.kernel
     step = lanes * together
     sums = [builder.registers(lanes, "int32") for _ in range(pixels)]
     for each in sums:
@@ -256,12 +264,22 @@ def _tile(kernel: _Kernel, spot: _Spot, lines: tuple[Any, int], columns: tuple[A
             for pixel, each in enumerate(sums):
                 x = builder.load(kernel.stack, place + (pixel * case.window.stride[1] + tap) * step, step)
                 builder.store(each, 0, builder.load(each, 0, lanes) + _product(x, weight, lanes, together), lanes)
+    _finish(kernel, spot, first, sums)
+
+
+def _finish(kernel: _Kernel, spot: _Spot, first: Any, sums: Sequence[Any]) -> None:
+    case, lanes, y = kernel.case, kernel.isa.lanes, kernel.buffers["y"]
     at = ((spot.plane * case.window.output[0] + spot.row) * case.window.output[1] + first) * lanes
     scale = builder.load(kernel.buffers["scale"], spot.block * lanes, lanes)
-    for begin, count in pieces(pixels):
+    for begin, count in pieces(len(sums)):
         some = [builder.cast(builder.load(each, 0, lanes), f"float32x{lanes}") * scale for each in sums[begin:][:count]]
-        codes = to_codes(some, zero=case.y_zero, dtype=case.gives, clip=case.clip, lanes=lanes)
-        builder.store(kernel.buffers["y"], at + begin * lanes, codes, lanes * count)
+        if case.gives == "float32":
+            some = [finished(case.activation, value, lanes) for value in some]
+            for place, value in enumerate(some, begin):
+                builder.store(y, at + place * lanes, value, lanes)
+        else:
+            codes = to_codes(some, kernel.buffers["codes"], dtype=case.gives, clip=case.clip, lanes=lanes)
+            builder.store(y, at + begin * lanes, codes, lanes * count)
 
 
 def _product(first: Any, second: Any, lanes: int, together: int) -> Any:
@@ -271,10 +289,20 @@ def _product(first: Any, second: Any, lanes: int, together: int) -> Any:
 
 
 def reference(
-    case: QDepthwiseCase, *, x: Array, weight: Array, scale: Array, bias: Array | None = None
-) -> npt.NDArray[Any]:
+    case: QDepthwiseCase,
+    *,
+    x: Array,
+    weight: Array,
+    scale: Array,
+    bias: Array | None = None,
+    x_zero: int = 0,
+    y_zero: int = 0,
+    clip: Clip | None = None,
+) -> Array:
     """What the kernel computes, in plain layout: x [batch, channels, height, width], weight as `pack` takes it."""
-    sums = correlate(case.window, x.astype(np.float32) - case.x_zero, weight.astype(np.float32))
+    sums = correlate(case.window, x.astype(np.float32) - x_zero, weight.astype(np.float32))
     sums += 0 if bias is None else bias[:, None, None]
     value = sums.astype(np.int64).astype(np.int32).astype(np.float32) * scale.astype(np.float32)[:, None, None]
-    return to_codes_reference(value, zero=case.y_zero, dtype=case.gives, clip=case.clip)
+    if case.gives == "float32":
+        return finished_reference(case.activation, value.astype(np.float64))
+    return to_codes_reference(value, zero=y_zero, dtype=case.gives, clip=clip)

@@ -22,20 +22,20 @@ import numpy.typing as npt
 
 from edgewright_exporters.kernels import codebook, dot, epilogue
 from edgewright_exporters.kernels.dot import Dot, dot_of
+from edgewright_exporters.kernels.requantise import CODES, packed_codes, to_codes, to_codes_reference
 from edgewright_exporters.kernels.tiles import Spot, Tile, each_size, items_of, panels_of, tiles_of
 from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
 Array = npt.NDArray[Any]
-LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 @dataclass(frozen=True)
 class QGemmCase:
-    """Everything that decides what a kernel computes. `takes` and `gives` are the types of x and y.
+    """Everything that decides what code a kernel is; zero points and scales are constants that it reads.
 
-    `bias` says that there is one, as int32 in units of the sums. Only float32 results have an activation (one of
+    `takes` and `gives` are the types of x and y. Only float32 results have an activation (one of
     `epilogue.ACTIVATIONS`) and a residual; a relu before bytes is a matter of their zero point. With `codes`, 16 int8
     values, weights are stored as numbers of these, two in a byte; without, as int8.
     """
@@ -45,9 +45,6 @@ class QGemmCase:
     columns: int
     takes: str = "uint8"
     gives: str = "uint8"
-    x_zero: int = 0
-    y_zero: int = 0
-    bias: bool = False
     activation: str = "none"
     residual: bool = False
     codes: tuple[int, ...] = ()
@@ -71,9 +68,18 @@ def items(case: QGemmCase, tile: Tile, isa: Isa) -> int:
 
 
 def pack(
-    case: QGemmCase, tile: Tile, isa: Isa, *, weight: Array, scale: Array, bias: Array | None = None
+    case: QGemmCase,
+    tile: Tile,
+    isa: Isa,
+    *,
+    weight: Array,
+    scale: Array,
+    bias: Array | None = None,
+    x_zero: int = 0,
+    y_zero: int = 0,
 ) -> tuple[Array, ...]:
-    """Weight [K, N] int8, scale [N] float32 and bias [N] int32 as the kernel reads them: in whole panels."""
+    """Weight [K, N] int8, scale [N] float32 and bias [N] int32 as the kernel reads them: in whole panels. The order is
+    w, bias, scale, and of bytes `codes`."""
     way = dot_of(isa)
     width, panels = tile.vectors * way.lanes, panels_of(case.columns, tile, way.lanes)
     columns, depth = panels * width - case.columns, -case.depth % (way.step * case.packing)
@@ -81,17 +87,18 @@ def pack(
     parts = np.pad(stored, ((0, depth), (0, columns))).reshape(-1, case.packing, way.step, panels, width)
     parts = dot.arranged(way, parts.transpose(1, 3, 0, 4, 2))
     packed = (parts[0] | parts[1] << 4).view(np.int8) if case.codes else parts[0]
-    offset = (case.x_zero + way.shift(case.takes)) * weight.sum(axis=0, dtype=np.int64)
+    offset = (int(x_zero) + way.shift(case.takes)) * weight.sum(axis=0, dtype=np.int64)
     start = ((0 if bias is None else bias.astype(np.int64)) - offset).astype(np.int32)
     return (
         np.ascontiguousarray(packed).ravel(),
         np.pad(start, (0, columns)),
         np.pad(scale.astype(np.float32), (0, columns)),
+        *(() if case.gives == "float32" else (packed_codes(y_zero, None, case.gives),)),
     )
 
 
 def arguments(case: QGemmCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
-    """The pointers that the kernel takes, in order: X, packed W, bias, scale, [residual], Y."""
+    """The pointers that the kernel takes, in order: X, packed W, bias, scale, [residual], [codes], Y."""
     way, size = dot_of(isa), case.rows * case.columns
     padded = panels_of(case.columns, tile, way.lanes) * tile.vectors * way.lanes
     return (
@@ -100,6 +107,7 @@ def arguments(case: QGemmCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
         Argument("bias", "int32", padded),
         Argument("scale", "float32", padded),
         *((Argument("residual", "float32", size),) if case.residual else ()),
+        *(() if case.gives == "float32" else (CODES,)),
         Argument("y", case.gives, size),
     )
 
@@ -178,30 +186,30 @@ def _write(kernel: _Kernel, spot: Spot, row: int, at: int, sums: Any) -> None:
     if case.gives == "float32":
         value = epilogue.activated(case.activation, value, lanes)
     else:
-        value = _requantized(value, case, lanes)
+        value = to_codes([value], kernel.buffers["codes"], dtype=case.gives, clip=False, lanes=lanes)
     to, real = (spot.row + row) * case.columns + column, spot.width - at
     residual = kernel.buffers.get("residual")
     epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=real, residual=residual)
 
 
-def _requantized(value: Any, case: QGemmCase, lanes: int) -> Any:
-    """Float32 to bytes. Values are held in range before they are rounded: the other order gives the same."""
-    low, high = (builder.splat(limit - case.y_zero, lanes, "float32") for limit in LIMITS[case.gives])
-    held = builder.least(builder.largest(value, low), high)
-    whole = builder.cast(builder.round_even(held), f"int32x{lanes}") + builder.splat(case.y_zero, lanes, "int32")
-    return builder.cast(whole, f"{case.gives}x{lanes}")
-
-
 def reference(
-    case: QGemmCase, *, x: Array, weight: Array, scale: Array, bias: Array | None = None, residual: Array | None = None
+    case: QGemmCase,
+    *,
+    x: Array,
+    weight: Array,
+    scale: Array,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    x_zero: int = 0,
+    y_zero: int = 0,
 ) -> Array:
     """What the kernel computes: x [M, K], weight [K, N], scale and bias [N], residual [M, N] give [M, N].
 
     Bytes are exact; float32 results are those of float32 arithmetic, activations in float64.
     """
-    sums = (x.astype(np.int64) - case.x_zero) @ weight.astype(np.int64) + (0 if bias is None else bias)
+    sums = (x.astype(np.int64) - x_zero) @ weight.astype(np.int64) + (0 if bias is None else bias)
     scaled = sums.astype(np.int32).astype(np.float32) * scale.astype(np.float32)
     if case.gives != "float32":
-        return np.clip(np.rint(scaled) + case.y_zero, *LIMITS[case.gives]).astype(case.gives)
+        return to_codes_reference(scaled, zero=y_zero, dtype=case.gives, clip=None)
     y = epilogue.activation_reference(case.activation, scaled.astype(np.float64))
     return y if residual is None else y + residual

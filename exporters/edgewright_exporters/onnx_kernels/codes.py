@@ -19,7 +19,7 @@ BYTES: Mapping[int, str] = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.IN
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A value is `scale * (codes - zero)`; where there are several scales they lie along `axis`."""
+    """A value is `scale * (codes - zero)`; where there are several scales they lie along `axis`; one is a number."""
 
     name: str
     scale: Array
@@ -82,4 +82,4 @@ def _codes(wiring: Wiring, node: onnx.NodeProto | None, operator: str) -> Codes 
     zero = wiring.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.int64)
     if scale is None or zero is None or scale.dtype != np.float32:
         return None
-    return Codes(node.input[0], scale, zero.astype(np.int64), attributes(node).get("axis", 1))
+    return Codes(node.input[0], scale.squeeze(), zero.astype(np.int64).squeeze(), attributes(node).get("axis", 1))

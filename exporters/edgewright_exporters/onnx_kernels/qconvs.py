@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import onnx
 
 from edgewright.types import Array
 from edgewright_exporters.kernels import dot
-from edgewright_exporters.kernels.qconv import QConvCase, Residual
+from edgewright_exporters.kernels.qconv_cut import QConvCase
 from edgewright_exporters.kernels.qdepthwise import QDepthwiseCase
+from edgewright_exporters.kernels.requantise import LIMITS
 from edgewright_exporters.kernels.window import Window
 from edgewright_exporters.onnx_kernels.codes import Codes, bias_of, byte_type, dequantized, quantized
 from edgewright_exporters.onnx_kernels.convs import IMAGES
@@ -20,8 +21,6 @@ from edgewright_exporters.onnx_kernels.epilogues import clip_limits, image_epilo
 from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.windows import window_of
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard, other_input
-
-LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +42,22 @@ class _Conv:
 
 @dataclass(frozen=True, eq=False)
 class _Bytes:
-    """Codes that are all that is made of a value: name, type, and the lowest and highest where these say more."""
+    """Codes that are all that is made of a value: name, type, and the lowest and highest that there are."""
 
     name: str
     dtype: str
     codes: Codes
-    clip: tuple[int, int] | None
+    limits: tuple[int, int]
 
     @property
-    def zero(self) -> int:
-        return int(self.codes.zero)
+    def clipped(self) -> bool:
+        """Whether these are not all codes of the type."""
+        return self.limits != LIMITS[self.dtype]
 
     @property
-    def scale(self) -> float:
-        return float(self.codes.scale)
+    def weights(self) -> Mapping[str, Array]:
+        """What templates pack of them."""
+        return {"y_zero": self.codes.zero, "clip": np.array(self.limits)}
 
 
 def qconvs(wiring: Wiring) -> Iterator[Match]:
@@ -75,7 +76,7 @@ def _added(wiring: Wiring, conv: _Conv) -> Match | None:
     """With the sum after its rounding, of two convolutions added to one another for the later one."""
     mid = None if conv.depthwise else _bytes_after(wiring, conv.y)
     back = wiring.only_reader(mid.name) if mid is not None else None
-    if mid is None or mid.clip is not None or not is_standard(back, "DequantizeLinear") or back is None:
+    if mid is None or not is_standard(back, "DequantizeLinear") or back is None:
         return None
     added = wiring.only_reader(back.output[0])
     if added is None or not is_standard(added, "Add"):
@@ -87,49 +88,59 @@ def _added(wiring: Wiring, conv: _Conv) -> Match | None:
         return None
     if wiring.producers[back.output[0]] < wiring.producers[other]:
         return None
-    case = replace(_dense(wiring, conv, y), residual=Residual(dtype, int(r.zero), mid.dtype, mid.zero))
-    scales = {"mid_scale": mid.codes.scale, "r_scale": r.scale, "y_scale": y.codes.scale}
-    return _match("qconv", case, conv, y.name, scale=conv.scale / mid.scale, residual=r.name, **scales)
+    case = replace(_dense(wiring, conv, y), residual=dtype)
+    low, high = (limit - mid.codes.zero for limit in mid.limits)
+    scales = {"mid_scale": mid.codes.scale, "mid_low": low, "mid_high": high, "r_scale": r.scale, "r_zero": r.zero}
+    weights = {**y.weights, **scales, "y_scale": y.codes.scale}
+    return _match("qconv", case, conv, y.name, scale=conv.scale / mid.codes.scale, residual=r.name, weights=weights)
 
 
 def _rounded(wiring: Wiring, conv: _Conv) -> Match | None:
     y = _bytes_after(wiring, conv.y)
     if y is None:
         return None
-    template, case = ("qdepthwise", _thin(wiring, conv, y)) if conv.depthwise else ("qconv", _dense(wiring, conv, y))
-    return _match(template, case, conv, y.name, scale=conv.scale / y.scale)
+    template, case = _case(wiring, conv, y)
+    return _match(template, case, conv, y.name, scale=conv.scale / y.codes.scale, weights=y.weights)
 
 
 def _in_float(wiring: Wiring, conv: _Conv) -> Match:
-    if conv.depthwise:
-        return _match("qdepthwise", _thin(wiring, conv, None), conv, conv.y, scale=conv.scale)
     after = image_epilogue_after(wiring, conv.y, residual=False)
-    case = replace(_dense(wiring, conv, None), activation=after.activation)
-    return _match("qconv", case, conv, after.y, scale=conv.scale)
+    template, case = _case(wiring, conv, None)
+    return _match(template, replace(case, activation=after.activation), conv, after.y, scale=conv.scale, weights={})
 
 
 def _match(
-    template: str, case: Any, conv: _Conv, y: str, *, scale: Array, residual: str | None = None, **scales: Array
+    template: str,
+    case: Any,
+    conv: _Conv,
+    y: str,
+    *,
+    scale: Array,
+    weights: Mapping[str, Array],
+    residual: str | None = None,
 ) -> Match:
     inputs = {"x": conv.x.name} | ({} if residual is None else {"residual": residual})
-    weights = {"weight": conv.weight, "scale": scale.astype(np.float32), "bias": conv.bias, **scales}
-    return match(template, case, inputs=inputs, output=y, blocked=IMAGES, **weights)
+    own = {"weight": conv.weight, "scale": scale.astype(np.float32), "bias": conv.bias, "x_zero": conv.x.zero}
+    return match(template, case, inputs=inputs, output=y, blocked=IMAGES, **own, **weights)
+
+
+def _case(wiring: Wiring, conv: _Conv, y: _Bytes | None) -> tuple[str, QConvCase | QDepthwiseCase]:
+    return ("qdepthwise", _thin(wiring, conv, y)) if conv.depthwise else ("qconv", _dense(wiring, conv, y))
 
 
 def _dense(wiring: Wiring, conv: _Conv, y: _Bytes | None) -> QConvCase:
-    about = _about(wiring, conv, y)
     gentle = dot.gentle(np.moveaxis(conv.weight, 1, -1))
-    return QConvCase(conv.shape[0], conv.shape[1], len(conv.weight), conv.window, bias=True, gentle=gentle, **about)
+    about = _about(wiring, conv, y)
+    return QConvCase(conv.shape[0], conv.shape[1], len(conv.weight), conv.window, gentle=gentle, **about)
 
 
 def _thin(wiring: Wiring, conv: _Conv, y: _Bytes | None) -> QDepthwiseCase:
-    return QDepthwiseCase(conv.shape[0], conv.shape[1], conv.window, bias=True, **_about(wiring, conv, y))
+    return QDepthwiseCase(conv.shape[0], conv.shape[1], conv.window, **_about(wiring, conv, y))
 
 
 def _about(wiring: Wiring, conv: _Conv, y: _Bytes | None) -> dict[str, Any]:
-    taken = {"takes": byte_type(wiring, conv.x.name) or "", "x_zero": int(conv.x.zero)}
-    given = {"gives": "float32"} if y is None else {"gives": y.dtype, "y_zero": y.zero, "clip": y.clip}
-    return {**taken, **given}
+    given = {"gives": "float32"} if y is None else {"gives": y.dtype, "clip": y.clipped}
+    return {"takes": byte_type(wiring, conv.x.name) or "", **given}
 
 
 def _bytes_after(wiring: Wiring, name: str) -> _Bytes | None:
@@ -149,7 +160,7 @@ def _bytes_after(wiring: Wiring, name: str) -> _Bytes | None:
         least if low is None else _code(after[1], low, (least, most)),
         most if high is None else _code(after[1], high, (least, most)),
     )
-    return _Bytes(after[0], dtype, after[1], None if limits == (least, most) else limits)
+    return _Bytes(after[0], dtype, after[1], limits)
 
 
 def _code(codes: Codes, value: float, limits: tuple[int, int]) -> int:

@@ -20,10 +20,7 @@ from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_stan
 
 @dataclass(frozen=True, eq=False)
 class _Product:
-    """y = scale * (x weight + bias), of bytes; `scale` and `bias` are one number per column.
-
-    The zero point of x is in the bias, so that it needs no kernel of its own.
-    """
+    """y = scale * ((x - zero) weight + bias), of bytes; `scale` and `bias` are one number per column."""
 
     x: Codes
     weight: Array
@@ -50,9 +47,9 @@ def _rounded(wiring: Wiring, product: _Product) -> Match | None:
     if after is None:
         return None
     y, codes = after
-    case = replace(_case(wiring, product), gives=byte_type(wiring, y) or "", y_zero=int(codes.zero))
-    scale = product.scale / codes.scale.ravel()
-    return _match(product, case, y, scale, {"x": product.x.name})
+    case = replace(_case(wiring, product), gives=byte_type(wiring, y) or "")
+    scale = product.scale / codes.scale
+    return _match(product, case, y, scale, {"x": product.x.name}, y_zero=codes.zero)
 
 
 def _in_float(wiring: Wiring, product: _Product) -> Match:
@@ -63,9 +60,20 @@ def _in_float(wiring: Wiring, product: _Product) -> Match:
     return _match(product, case, after.y, product.scale, inputs)
 
 
-def _match(product: _Product, case: QGemmCase, y: str, scale: Array, inputs: Mapping[str, str]) -> Match:
-    scales = scale.astype(np.float32)
-    return match("qgemm", case, inputs=inputs, output=y, weight=product.weight, scale=scales, bias=product.bias)
+def _match(
+    product: _Product, case: QGemmCase, y: str, scale: Array, inputs: Mapping[str, str], *, y_zero: Array | None = None
+) -> Match:
+    return match(
+        "qgemm",
+        case,
+        inputs=inputs,
+        output=y,
+        weight=product.weight,
+        scale=scale.astype(np.float32),
+        bias=product.bias,
+        x_zero=product.x.zero,
+        y_zero=y_zero,
+    )
 
 
 def _case(wiring: Wiring, product: _Product) -> QGemmCase:
@@ -75,7 +83,6 @@ def _case(wiring: Wiring, product: _Product) -> QGemmCase:
         depth,
         columns,
         takes=byte_type(wiring, product.x.name) or "",
-        bias=True,
     )
 
 
@@ -94,8 +101,7 @@ def _product(wiring: Wiring, node: onnx.NodeProto) -> _Product | None:
     bias = bias_of(wiring, node.input[2], scale) if named else np.zeros(len(scale), np.int32)
     if bias is None:
         return None
-    start = bias - x.zero.ravel() * weight.sum(axis=0, dtype=np.int64)
-    return _Product(x, weight, scale, start.astype(np.int32), node.output[0])
+    return _Product(x, weight, scale, bias, node.output[0])
 
 
 def _weight(wiring: Wiring, codes: Codes, *, turned: bool) -> tuple[Array, Array] | None:
@@ -106,4 +112,4 @@ def _weight(wiring: Wiring, codes: Codes, *, turned: bool) -> tuple[Array, Array
     if not codes.single and codes.axis % 2 != (0 if turned else 1):
         return None
     weight = held.T if turned else held
-    return weight, np.broadcast_to(codes.scale.ravel(), weight.shape[1:]).astype(np.float32)
+    return weight, np.broadcast_to(codes.scale, weight.shape[1:]).astype(np.float32)

@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgewright_exporters.kernels.qconv import Residual
 from edgewright_exporters.kernels.window import Window
 from edgewright_exporters.tir.isa import Isa
 
@@ -27,9 +26,6 @@ CASES = {
     "reorder": "ReorderCase",
 }
 """The class of the cases of each template; its module in `edgewright_exporters.kernels` has its name."""
-
-PARTS = {"window": Window, "residual": Residual}
-"""The classes of those fields of cases that have fields of their own."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +82,12 @@ def job_of(template: str, fields: Mapping[str, Any]) -> Job:
 
 
 def _values(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    def read(name: str, value: Any) -> Any:
+    def read(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return PARTS[name](**_values(value))
+            return Window(**_values(value))
         return tuple(value) if isinstance(value, list) else value
 
-    return {name: read(name, value) for name, value in fields.items()}
+    return {name: read(value) for name, value in fields.items()}
 
 
 def entry_of(kernel: Kernel) -> dict[str, Any]:
