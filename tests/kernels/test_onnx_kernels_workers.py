@@ -41,9 +41,9 @@ def isa() -> Isa:
     return isa_named("armv8-a")
 
 
-def outcomes(isa: Isa, *tasks: str, limit: float = 30.0) -> Sequence[Outcome]:
+def outcomes(isa: Isa, *tasks: str, limit: float = 30.0, processes: int = 1) -> Sequence[Outcome]:
     command = (sys.executable, "-c", WORKER)
-    return list(perform([{"do": task} for task in tasks], isa, limit=limit, command=command))
+    return list(perform([{"do": task} for task in tasks], isa, limit=limit, command=command, processes=processes))
 
 
 def test_tasks_share_one_process_while_all_is_well(isa: Isa):
@@ -65,6 +65,15 @@ def test_a_hang_costs_its_own_task(isa: Isa):
     assert not found[1].error
 
 
+def test_several_processes_share_the_tasks_and_lose_only_what_breaks(isa: Isa):
+    tasks = ("work", "crash", "work", "hang", "crash", "work", "work")
+    found = {each.task: each for each in outcomes(isa, *tasks, limit=2.0, processes=3)}
+    assert sorted(found) == list(range(7))
+    assert {tasks[at] for at, each in found.items() if each.error} == {"crash", "hang"}
+    assert sum(bool(each.error) for each in found.values()) == 3
+    assert len({each.value[1] for each in found.values() if each.value}) > 1
+
+
 def test_an_exception_is_told(isa: Isa):
     (found,) = outcomes(isa, "raise")
     assert found.error == "its process ended with 1: ValueError: no such thing"
@@ -75,13 +84,17 @@ def test_a_program_that_cannot_start_is_a_reason(isa: Isa):
     assert "nothing_of_that_name" in found.error
 
 
-def test_no_process_is_left_when_nobody_asks_for_more(isa: Isa):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_process_is_left_when_nobody_asks_for_more(isa: Isa, processes: int):
     command = (sys.executable, "-c", WORKER)
-    going = perform([{"do": "work"}, {"do": "hang"}], isa, command=command)
-    pid = next(iter(going)).value[1]
+    tasks = [{"do": do} for do in ("work",) * processes + ("hang",) * processes]
+    going = perform(tasks, isa, command=command, processes=processes)
+    pids = {next(iter(going)).value[1] for _ in range(processes)}
+    assert len(pids) == processes
     going.close()  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

@@ -8,13 +8,20 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from edgewright_exporters.onnx_kernels.machine import cpu_name, runs_here
+from edgewright_exporters.onnx_kernels.machine import cores, cpu_name, runs_here
 from edgewright_exporters.onnx_kernels.templates import Job, Kernel, entry_of, source_digest
 from edgewright_exporters.onnx_kernels.workers import perform
 from edgewright_exporters.tir.isa import Isa
+
+PROCESSES = 8
+"""How many kernels are compiled at once at most: a process with TVM takes some hundred megabytes."""
+
+ENOUGH = 3
+"""Kernels for which it is worth starting a process."""
 
 
 def first_guess(jobs: Sequence[Job], isa: Isa) -> Mapping[Job, int]:
@@ -79,7 +86,8 @@ def made(kernels: Sequence[Kernel], isa: Isa, cache: Path) -> Mapping[Kernel, st
     tasks = [
         {"do": "make", "kernel": entry_of(kernel), "place": str(object_place(kernel, isa, cache))} for kernel in missing
     ]
-    return {missing[each.task]: each.error for each in perform(tasks, isa) if each.error}
+    processes = min(cores(), PROCESSES, ceil(len(tasks) / ENOUGH))
+    return {missing[each.task]: each.error for each in perform(tasks, isa, processes=processes) if each.error}
 
 
 def _race(kernels: Sequence[Kernel], isa: Isa, cache: Path) -> Mapping[str, Any]:

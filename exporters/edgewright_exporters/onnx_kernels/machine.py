@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -29,3 +30,8 @@ def _line(name: str) -> str:
         return ""
     found = re.search(rf"^(?:{name})\s*:\s*(.*)$", text, re.MULTILINE)
     return found[1] if found else ""
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Hands tasks to workshops, one process at a time; what crashes or hangs costs its task alone."""
+"""Hands tasks to workshops, which are processes; what crashes or hangs costs its task alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -20,6 +21,8 @@ LIMIT = 60.0
 """Seconds that one task may take; start-up is part of the first one."""
 
 COMMAND = (sys.executable, "-m", "edgewright_exporters.onnx_kernels.workshop")
+
+_Numbered = tuple[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -32,55 +35,85 @@ class Outcome:
 
 
 def perform(
-    tasks: Sequence[Mapping[str, Any]], isa: Isa, *, limit: float = LIMIT, command: Sequence[str] = COMMAND
+    tasks: Sequence[Mapping[str, Any]],
+    isa: Isa,
+    *,
+    processes: int = 1,
+    limit: float = LIMIT,
+    command: Sequence[str] = COMMAND,
 ) -> Iterator[Outcome]:
-    """The outcome of each task as soon as it is known; the order is that of `tasks`."""
-    left = list(enumerate(tasks))
-    while left:
-        done = 0
-        for outcome in _one_process(left, isa, limit, command):
-            done += 1
-            yield outcome
-        left = left[done:]
+    """The outcome of each task as soon as it is known; one process gives them in the order of `tasks`.
+
+    None of the `processes` is left when the iterator ends or is closed.
+    """
+    numbered = list(enumerate(tasks))
+    shares = [numbered[at::processes] for at in range(min(processes, len(tasks)))]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(closing(_Worker(share, isa, limit, command))) for share in shares]
+        while busy := [worker for worker in workers if worker.left]:
+            ready = select.select([each.stream for each in busy], [], [], min(each.patience for each in busy))[0]
+            for worker in busy:
+                yield from worker.heard(said=worker.stream in ready)
 
 
-def _one_process(
-    left: Sequence[tuple[int, Mapping[str, Any]]], isa: Isa, limit: float, command: Sequence[str]
-) -> Iterator[Outcome]:
-    """Outcomes until all tasks are done, or one has brought the process down; at least one."""
-    done = 0
-    with TemporaryFile() as order, TemporaryFile() as said:
-        order.write(json.dumps({"isa": isa.name, "tasks": left}).encode())
-        order.seek(0)
-        with _process(command, order, said) as process:
-            for event in _events(process, limit):
-                if "ends" in event:
-                    done += 1
-                    yield Outcome(event["ends"], event.get("value"), event.get("error", ""))
-            if done < len(left):
-                yield Outcome(left[done][0], error=_reason(_ended(process), limit, said))
+class _Worker:
+    """Works through its share of the tasks, in one process and in another one after each that was lost.
 
+    `left` are the tasks without an outcome, `stream` is what the process says.
+    """
 
-@contextmanager
-def _process(command: Sequence[str], order: IO[bytes], said: IO[bytes]) -> Generator[subprocess.Popen[bytes]]:
-    """A workshop that reads `order` and complains to `said`; it is gone when the block ends, however it does."""
-    with subprocess.Popen(command, stdin=order, stdout=subprocess.PIPE, stderr=said) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    def __init__(self, share: Sequence[_Numbered], isa: Isa, limit: float, command: Sequence[str]) -> None:
+        self.left = list(share)
+        self._isa, self._limit, self._command = isa, limit, command
+        self._start()
 
+    @property
+    def stream(self) -> IO[bytes]:
+        stream = self._process.stdout
+        assert stream is not None
+        return stream
 
-def _events(process: subprocess.Popen[bytes], limit: float) -> Iterator[Mapping[str, Any]]:
-    """What the process says, line by line, until it ends or says nothing for too long."""
-    text, stream = b"", process.stdout
-    assert stream is not None
-    while select.select([stream], [], [], limit)[0]:
-        part = os.read(stream.fileno(), 65536)
-        if not part:
-            return
-        *lines, text = (text + part).split(b"\n")
-        yield from map(json.loads, lines)
+    @property
+    def patience(self) -> float:
+        """For how many seconds more the process may say nothing."""
+        return max(0.0, self._last + self._limit - time.monotonic())
+
+    def heard(self, *, said: bool) -> Iterator[Outcome]:
+        """What became of tasks, where the process has `said` something or its time is up."""
+        part = os.read(self.stream.fileno(), 65536) if said else b""
+        if part:
+            yield from self._told(part)
+        elif said or not self.patience:
+            reason = _reason(_ended(self._process), self._limit, self._complaints)
+            self.close()
+            yield Outcome(self.left.pop(0)[0], error=reason)
+            if self.left:
+                self._start()
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self.stream.close()
+        self._complaints.close()
+
+    def _start(self) -> None:
+        self._last, self._text = time.monotonic(), b""
+        self._complaints = TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        with TemporaryFile() as order:
+            order.write(json.dumps({"isa": self._isa.name, "tasks": self.left}).encode())
+            order.seek(0)
+            self._process = subprocess.Popen(
+                self._command, stdin=order, stdout=subprocess.PIPE, stderr=self._complaints
+            )
+
+    def _told(self, part: bytes) -> Iterator[Outcome]:
+        self._last = time.monotonic()
+        *lines, self._text = (self._text + part).split(b"\n")
+        for event in map(json.loads, lines):
+            if "ends" in event:
+                del self.left[0]
+                yield Outcome(event["ends"], event.get("value"), event.get("error", ""))
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
