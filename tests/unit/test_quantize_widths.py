@@ -27,6 +27,7 @@ from edgewright_plugins.qdq.sensitivity import rank_weights
 from edgewright_plugins.quantize import QUANTIZE, Params
 from edgewright_plugins.quantize.accuracy import fewest
 from edgewright_plugins.quantize.job import Job, start
+from edgewright_plugins.quantize.speed import quick_bits
 from edgewright_plugins.quantize.widths import by_worth
 
 NAMES = ("one", "two", "three")
@@ -59,7 +60,7 @@ def answers(proto: onnx.ModelProto, x: Array) -> Array:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The network with noise that it has labelled itself; costs are predicted."""
+    """The network with noise that it has labelled itself; costs are predicted, for a CPU with VNNI."""
     folder, registry = tmp_path_factory.mktemp("widths"), Registry()
     proto = network()
     onnx.save(proto, folder / "net.onnx")
@@ -69,8 +70,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         str(folder / "net.onnx"), task=str(folder / "net.npz"), apply=(), on="local", out=str(folder / "out")
     )
     env = Environment(registry, Store(folder / "cache"), lambda message, done, total: None)
+    target = replace(registry.get(TARGETS, "cpu").value, isa="x86_64", features=("avx_vnni",))
     with ExitStack() as stack:
-        yield replace(open_bench(prepare(request, registry.get(TARGETS, "cpu").value, env), env, stack), device=None)
+        yield replace(open_bench(prepare(request, target, env), env, stack), device=None)
 
 
 def work(bench: Bench, name: str) -> tuple[Model, Workbench]:
@@ -103,6 +105,23 @@ def test_what_costs_nothing_leaves_all_weights_in_the_bits_asked_for(bench: Benc
     weights = 32 * 64 + 64 * 64 + 64 * 8
     assert sizes[0] - sizes[1] == pytest.approx(weights / 2, rel=0.15)
     assert sizes[1] - sizes[2] == pytest.approx(weights / 4, rel=0.3)
+
+
+@pytest.mark.parametrize("mode", ["static", "static-layers", "dynamic"])
+def test_weights_have_7_bits_on_x86_without_vnni(bench: Bench, mode: str):
+    plain = replace(bench, target=replace(bench.target, features=("avx2",)))
+    model, context = work(plain, f"plain {mode}")
+    result = QUANTIZE.apply(model, Params(mode=mode, drop=1.0, examples=16), context)
+    step = result.history[-1]
+    assert step.details["bits"] == dict.fromkeys(NAMES, 7)
+    assert "weights of 7 bits: without VNNI, x86 multiplies those of 8 more slowly" in step.notes
+    stored = [onnx.numpy_helper.to_array(t) for t in onnxkit.read(result.graph).graph.initializer if len(t.dims) == 2]
+    assert [int(np.abs(codes.astype(int)).max()) for codes in stored] == [63, 63, 63]
+
+
+def test_other_targets_have_weights_of_8_bits(bench: Bench):
+    arm = replace(bench.target, isa="aarch64", features=())
+    assert [quick_bits(target) for target in (bench.target, arm)] == [8, 8]
 
 
 def test_a_bound_raises_the_layers_that_need_it_and_holds(bench: Bench):

@@ -117,7 +117,7 @@ def _int8(device: Device) -> Finding:
     if fast:
         return Finding("ok", "int8", f"dot-product instructions: {', '.join(sorted(fast))}")
     if device.isa.startswith("x86"):
-        return Finding("note", "int8", "no int8 dot-product instructions: quantize:bits=7 may be faster than 8 here")
+        return Finding("note", "int8", "no int8 dot-product instructions: weights of 7 bits are faster than those of 8")
     return Finding("note", "int8", "no int8 dot-product instructions: int8 saves memory and seldom time here")
 
 

@@ -78,7 +78,8 @@ class Scheme:
 
     def keeping(self, nodes: frozenset[str]) -> Scheme:
         """The same with more nodes kept float."""
-        return replace(self, kept=self.kept | nodes)
+        widths = tuple(entry for entry in self.widths if entry[0] not in nodes)
+        return replace(self, kept=self.kept | nodes, widths=widths)
 
     def narrowed(self, bits: Mapping[str, int]) -> Scheme:
         """The same with weights of so many bits, by layer; layers that are not named have 8."""

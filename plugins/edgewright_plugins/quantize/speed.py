@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from edgewright.errors import RecipeError, RefusedError
+from edgewright.types import Target
 from edgewright_plugins.qdq.place import Scheme, quantised_nodes
 from edgewright_plugins.quantize import Params
 from edgewright_plugins.quantize.job import Job, Trial
@@ -13,13 +14,15 @@ from edgewright_plugins.quantize.slow import same_operators
 
 MUCH = 0.05
 """A node loses much when it loses this share of the whole float graph's time."""
+VNNI = {"avx512_vnni", "avx_vnni"}
+"""x86 with either of these multiplies bytes of all 8 bits at full speed."""
 NEAR = 0.8
 """Static schemes this close to the best of them, unsigned or signed, may change places without slow nodes."""
 
 
 def race(job: Job, params: Params) -> list[Trial]:
     """Every scheme that may be chosen with its speed; the most promising ones also without their slow nodes."""
-    trials = job.race(_schemes(job, params))
+    trials = job.race([quick(job, scheme) for scheme in _schemes(job, params)])
     mended = {parent.scheme: without_slow(job, parent.scheme) for parent in _worth_mending(trials)}
     again = [scheme for parent, found in mended.items() if found for scheme in (parent, *found)]
     if not again:
@@ -43,6 +46,21 @@ def _schemes(job: Job, params: Params) -> list[Scheme]:
             "dynamic on MatMul and Gemm with constant weights only; try mode=auto, or keep fewer nodes"
         )
     return usable
+
+
+def quick_bits(target: Target) -> int:
+    """The most bits that weights may have for the fastest exact products: 7 on x86 without VNNI, else 8.
+
+    Its instruction adds pairs of products in 16 bits, which two products of 8-bit weights overflow; onnxruntime takes
+    slower ones for these (`onnxkit.EXACT_PRODUCTS`).
+    """
+    return 7 if target.isa.startswith("x86") and not VNNI & set(target.features) else 8
+
+
+def quick(job: Job, scheme: Scheme) -> Scheme:
+    """The scheme with weights of no more bits than the target multiplies fastest."""
+    bits = quick_bits(job.context.target)
+    return scheme if scheme.kind == "weights" else scheme.narrowed({layer.name: bits for layer in job.layers(scheme)})
 
 
 def _kept(job: Job, params: Params) -> frozenset[str]:
