@@ -44,9 +44,11 @@ REFERENCE = Backend("ONNX Runtime", FLOAT, "ort")
 BACKENDS = (
     REFERENCE,
     Backend("ONNX Runtime + our kernels", FLOAT, "ort", "kernels"),
+    Backend("TVM, whole", FLOAT, "tvm", "tvm"),
     Backend("OpenVINO", FLOAT, "openvino"),
     Backend("ONNX Runtime", INT8, "ort"),
     Backend("ONNX Runtime + our kernels", INT8, "ort", "kernels"),
+    Backend("TVM, whole", INT8, "tvm", "tvm"),
     Backend("OpenVINO", INT8, "openvino"),
     Backend("OpenVINO", NNCF, "openvino"),
 )
