@@ -10,8 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgewright_exporters.kernels import attention, conv, depthwise, gelu, gemm, norm, qgemm, softmax, window
+from edgewright_exporters.kernels import (
+    attention,
+    conv,
+    depthwise,
+    gelu,
+    gemm,
+    norm,
+    pool,
+    qconv,
+    qdepthwise,
+    qgemm,
+    reorder,
+    softmax,
+    window,
+)
 from edgewright_exporters.kernels.codebook import INT4
+from edgewright_exporters.kernels.qconv_cut import QConvCase
 from edgewright_exporters.kernels.requantise import LIMITS
 from edgewright_exporters.kernels.window import Window, correlate
 from edgewright_exporters.tir.isa import Isa
@@ -21,6 +36,7 @@ Random = np.random.Generator
 
 CLOSE = 1e-5
 SIZES = (1, 2, 3, 5, 7, 13, 16, 17, 29, 31, 32)
+BYTES = ("uint8", "int8")
 WIDE = (1, 5, 16, 31, 47, 64, 101)
 WINDOWS = (
     Window((7, 7), (1, 1)),
@@ -176,13 +192,84 @@ def _image(template: ModuleType, case: Any, size: tuple[int, int], rng: Random, 
     tile = _tile(template, case, isa, number)
     packed = dict(zip(("w", "bias"), template.pack(case, tile, isa, weight=weight, bias=bias)))
     blocked = {name: window.blocked(image, isa.lanes) for name, image in images.items()}
-    shape = (2, -1, *case.window.output, isa.lanes)
     return Sample(
         template, case, tile, {**blocked, **packed},
         wanted=template.reference(case, **images, weight=weight, bias=bias),
         far=CLOSE * (correlate(case.window, np.abs(images["x"]), np.abs(weight)) + 10.0),
-        plain=lambda found: window.unblocked(found.reshape(shape), filters),
+        plain=_unblocked(case, filters, isa),
     )  # fmt: skip
+
+
+def _qconv(rng: Random, isa: Isa, number: int) -> Sample:
+    takes, gives = _any(rng, BYTES), ("uint8", "int8", "float32")[number % 3]
+    codes = gives != "float32"
+    channels, filters = _any(rng, (1, 3, 8, 13)), _any(rng, (1, 8, 11, 19))
+    case = QConvCase(
+        2, channels, filters, _any(rng, WINDOWS), takes=takes, gives=gives, activation="none" if codes else "relu",
+        clip=codes and _flag(rng), residual="int8" if codes and number % 2 else "", gentle=_flag(rng),
+    )  # fmt: skip
+    return _codes(qconv, case, (filters, channels), rng, isa, number)
+
+
+def _qdepthwise(rng: Random, isa: Isa, number: int) -> Sample:
+    takes, gives, channels = _any(rng, BYTES), BYTES[number % 2], _any(rng, (1, 4, 8, 13, 19))
+    case = qdepthwise.QDepthwiseCase(2, channels, _any(rng, WINDOWS), takes=takes, gives=gives, clip=_flag(rng))
+    return _codes(qdepthwise, case, (channels, 1), rng, isa, number)
+
+
+def _codes(template: ModuleType, case: Any, size: tuple[int, int], rng: Random, isa: Isa, number: int) -> Sample:
+    """Images of bytes in blocks of channels, equal to their reference; sums are rounded to float32 alike."""
+    filters, most = size[0], 64 if getattr(case, "gentle", False) else 127
+    depth = size[1] * case.window.kernel[0] * case.window.kernel[1]
+    constants: dict[str, Any] = {
+        "weight": rng.integers(-most, most + 1, (*size, *case.window.kernel)).astype(np.int8),
+        "scale": (rng.uniform(0.2, 1.0, filters) / (30 * depth**0.5)).astype(np.float32),
+        "x_zero": int(rng.integers(*LIMITS[case.takes])),
+        "y_zero": int(rng.integers(*LIMITS[case.gives])) if case.gives in LIMITS else 0,
+        "clip": (20, 90) if case.clip else None,
+    }
+    if _flag(rng):
+        constants["bias"] = rng.integers(-(2**20), 2**20, filters).astype(np.int32)
+    images = {"x": _bytes(rng, case.takes, 2, case.channels, *case.window.image)}
+    if residual := getattr(case, "residual", ""):
+        images["residual"] = _bytes(rng, residual, 2, filters, *case.window.output)
+        constants |= {"mid_scale": 0.043, "r_scale": 0.021, "y_scale": 0.037}
+        constants |= {"mid_low": -100, "mid_high": 155, "r_zero": -9}
+    tile = _tile(template, case, isa, number)
+    taken = [each.name for each in template.arguments(case, tile, isa)[:-1] if each.name not in images]
+    packed = dict(zip(taken, template.pack(case, tile, isa, **constants), strict=True))
+    values = {name: window.blocked(image, isa.lanes) for name, image in images.items()}
+    wanted = template.reference(case, **images, **constants)
+    return Sample(template, case, tile, {**values, **packed}, wanted, plain=_unblocked(case, filters, isa))
+
+
+def _bytes(rng: Random, dtype: str, *shape: int) -> Array:
+    return rng.integers(*LIMITS[dtype], shape, endpoint=True).astype(dtype)
+
+
+def _unblocked(case: Any, filters: int, isa: Isa) -> Callable[[Array], Array]:
+    shape = (2, -1, *case.window.output, isa.lanes)
+    return lambda found: window.unblocked(found.reshape(shape), filters)
+
+
+def _pool(rng: Random, isa: Isa, number: int) -> Sample:
+    kind, dtype = (("max", "float32"), ("mean", "float32"), ("max", "uint8"), ("max", "int8"))[number % 4]
+    case = pool.PoolCase(2, _any(rng, (1, 4, 8, 13)), _any(rng, WINDOWS), kind, padded=_flag(rng), dtype=dtype)
+    shape = (2, case.channels, *case.window.image)
+    x = _floats(rng, *shape) if dtype == "float32" else _bytes(rng, dtype, *shape)
+    far = CLOSE * np.abs(x).max() if kind == "mean" else None
+    values, wanted = {"x": window.blocked(x, isa.lanes)}, pool.reference(case, x=x)
+    tile = _tile(pool, case, isa, number)
+    return Sample(pool, case, tile, values, wanted, far, plain=_unblocked(case, case.channels, isa))
+
+
+def _reorder(rng: Random, isa: Isa, number: int) -> Sample:
+    dtype, back = _any(rng, ("float32", *BYTES)), bool(number % 2)
+    case = reorder.ReorderCase(2, _any(rng, (1, 4, 8, 13)), _any(rng, (1, 3, 16, 29, 300)), back, dtype)
+    plain = (100 * _floats(rng, 2, case.channels, case.pixels)).clip(0).astype(dtype)
+    blocks = reorder.reference(case, x=plain, lanes=isa.lanes)
+    x, wanted = (blocks, plain) if back else (plain, blocks)
+    return Sample(reorder, case, _tile(reorder, case, isa, number), {"x": x}, wanted)
 
 
 MAKERS: Mapping[str, Callable[[Random, Isa, int], Sample]] = {
@@ -195,4 +282,8 @@ MAKERS: Mapping[str, Callable[[Random, Isa, int], Sample]] = {
     "gelu": _gelu,
     "conv": _conv,
     "depthwise": _depthwise,
+    "qconv": _qconv,
+    "qdepthwise": _qdepthwise,
+    "pool": _pool,
+    "reorder": _reorder,
 }

@@ -1,4 +1,4 @@
-"""Bundles with kernels, deployed here for boards that are not at hand, and run there by the device set alone."""
+"""Bundles deployed here for boards that are not at hand, and run there by the device set and one runtime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,48 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnxruntime import quantization
+from onnxruntime.quantization import QuantType
 
 from edgewright.agentfile import build_agent
 from edgewright.errors import BundleError, RefusedError
 from edgewright.race import FURTHEST as RACE_FURTHEST
 from edgewright_exporters.loader.header import find_header, headers_place
 from edgewright_runtime import load
-from userland import BOARDS, PI_4, PI_5, Board, Userland
+from userland import PI_4, PI_5, Board, Userland
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
-IMAGES = np.random.default_rng(0).standard_normal((4, 1, 3, 32, 32), np.float32)
+DIGITS = ROOT / "examples" / "digits"
+RNG = np.random.default_rng(0)
+IMAGES = {
+    "vit": RNG.standard_normal((4, 1, 3, 32, 32), np.float32),
+    "digits": np.load(DIGITS / "digits.npz")["x_train"][:8, None],
+}
+"""By the first word of a network's name; one image a run."""
+
 QUANTIZE = "quantize:mode=static,range=min-max,activations=u8,examples=8,drop=1"
-FURTHEST = {"float": 1e-5, "int8": RACE_FURTHEST}
+FURTHEST = {"vit": 1e-5, "vit int8": RACE_FURTHEST, "digits": 1e-5, "digits int8": 0.0}
 """As a share of the largest output; where one sum is rounded otherwise, a byte differs and what follows from it."""
 
+LEAST_CALLS = {"vit": 16, "vit int8": 16, "digits": 4, "digits int8": 4}
+"""Nodes that call a kernel: the products, norms and attentions in two blocks, and the convolutions."""
+
+WHOLE_FURTHEST = 1e-4
+STRANGERS = {"onnx", "torch", "pluggy", "click"}
+
 RUN = """
-import sys
+import importlib.util, sys
 import numpy as np
 import edgewright_runtime
 found = {}
 for name in sys.argv[1:]:
     model = edgewright_runtime.load(name)
-    found[name] = [next(iter(model.run(image).outputs.values())) for image in np.load("images.npy")]
+    found[name] = [next(iter(model.run(image).outputs.values())) for image in np.load(name + ".npy")]
 np.savez("found.npz", **found)
-assert not {"onnx", "torch", "tvm", "pluggy", "click"} & {name.split(".")[0] for name in sys.modules}
+print(*(name for name in ("onnxruntime", "tvm") if importlib.util.find_spec(name)))
+print(*{name.split(".")[0] for name in sys.modules})
 """
 LOAD = "import sys, edgewright_runtime\nedgewright_runtime.load(sys.argv[1])"
 ASK = """
@@ -57,7 +73,7 @@ REFUSAL = (
     "deploy again with the --target that this device is, or with --exporter onnx"
 )
 
-Deploy = Callable[[Board, str], Path]
+Deploy = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -86,42 +102,68 @@ def engine_deploy(model: Path, board: Board, out: Path, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def networks(folder: Path) -> Mapping[str, Path]:
-    """The first two blocks of the reference ViT with its weights, in float and int8: quick to compile."""
+    """Small networks by name: quick to compile here, and to run there."""
+    vit, digits = _write_vit(folder / "vit.onnx"), DIGITS / "digits.onnx"
+    freely = ("--min-speedup", "off", "--minimise", "size")
+    bundle = engine_deploy(vit, PI_4, folder / "int8", "--apply", QUANTIZE, *freely)
+    return {
+        "vit": vit,
+        "vit int8": bundle / "artifacts" / "main.onnx",
+        "digits": digits,
+        "digits int8": _write_int8(digits, folder / "digits-int8.onnx"),
+    }
+
+
+def _write_vit(place: Path) -> Path:
+    """The first two blocks of the reference ViT with its weights."""
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    net, image = module.vit(), torch.zeros(IMAGES.shape[1:])
+    net, image = module.vit(), torch.zeros(IMAGES["vit"].shape[1:])
     net.blocks = net.blocks[:2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates parts of itself
-        torch.onnx.export(net, (image,), str(folder / "vit.onnx"), dynamo=True, external_data=False, verbose=False)
-    freely = ("--min-speedup", "off", "--minimise", "size")
-    bundle = engine_deploy(folder / "vit.onnx", PI_4, folder / "int8", "--apply", QUANTIZE, *freely)
-    return {"float": folder / "vit.onnx", "int8": bundle / "artifacts" / "main.onnx"}
+        torch.onnx.export(net, (image,), str(place), dynamo=True, external_data=False, verbose=False)
+    return place
+
+
+class _Images(quantization.CalibrationDataReader):
+    def __init__(self, name: str, images: Any) -> None:
+        self._feeds = iter([{name: image} for image in images])
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+
+def _write_int8(network: Path, place: Path) -> Path:
+    """As ONNX Runtime's own quantiser writes it."""
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+    quantization.quantize_static(network, place, _Images("image", IMAGES["digits"]), **kinds)
+    return place
 
 
 @pytest.fixture(scope="module")
 def deploy(networks: Mapping[str, Path], folder: Path) -> Deploy:
-    """Makes the bundle with kernels for a board, once."""
+    """Makes the bundle of a network for a board, in one form, once."""
 
-    def made(board: Board, form: str) -> Path:
-        out = folder / f"{board.name}-{form}"
-        kernels = ("--exporter", "kernels", "--apply", "simplify")
-        return out if out.exists() else engine_deploy(networks[form], board, out, *kernels)
+    def made(board: Board, name: str, exporter: str = "kernels") -> Path:
+        out = folder / f"{board.name}-{name.replace(' ', '-')}-{exporter}"
+        how = ("--exporter", exporter, "--apply", "simplify")
+        return out if out.exists() else engine_deploy(networks[name], board, out, *how)
 
     return made
 
 
-def outputs_of(network: Path) -> Any:
+def outputs_of(network: Path, images: Any) -> Any:
     """What ONNX Runtime answers on this host, node by node as the graph says it."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
     (name,) = (each.name for each in session.get_inputs())
-    return np.stack([session.run(None, {name: image})[0] for image in IMAGES])
+    return np.stack([session.run(None, {name: image})[0] for image in images])
 
 
 @pytest.fixture
@@ -136,31 +178,63 @@ def carry(bundle: Path, job: Path) -> str:
     return bundle.name
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+@pytest.mark.parametrize(
+    ("board", "names"),
+    [(PI_4, ("vit", "digits", "digits int8")), (PI_5, ("vit int8", "digits int8"))],
+    ids=lambda value: getattr(value, "name", ""),
+)
 def test_a_board_answers_as_this_host(
-    board: Board, userland: Userland, networks: Mapping[str, Path], deploy: Deploy, job: Path
+    board: Board, names: Sequence[str], userland: Userland, networks: Mapping[str, Path], deploy: Deploy, job: Path
 ) -> None:
-    bundles = {form: deploy(board, form) for form in networks}
-    np.save(job / "images.npy", IMAGES)
-    done = userland.run(["python3", "-c", RUN, *(carry(bundle, job) for bundle in bundles.values())], board, job)
-    assert done.returncode == 0, done.stderr
-    for form, bundle in bundles.items():
+    bundles = {name: deploy(board, name) for name in names}
+    found = run(userland, board, bundles, job, "onnxruntime")
+    for name, bundle in bundles.items():
         (artifact,) = json.loads((bundle / "manifest.json").read_text())["artifacts"]
-        assert calls_of(artifact) >= 16
-        assert ("QuantizeLinear" in artifact["operators"]) == (form == "int8")
-        wanted = outputs_of(networks[form])
-        with np.load(job / "found.npz") as found:
-            assert np.abs(found[bundle.name] - wanted).max() <= FURTHEST[form] * np.abs(wanted).max()
+        assert calls_of(artifact) >= LEAST_CALLS[name]
+        assert ("QuantizeLinear" in artifact["operators"]) == name.endswith("int8")
+        wanted = outputs_of(networks[name], images_of(name))
+        assert np.abs(found[name] - wanted).max() <= FURTHEST[name] * np.abs(wanted).max()
+
+
+def test_whole_models_answer_as_this_host_without_onnxruntime(
+    userland: Userland, networks: Mapping[str, Path], deploy: Deploy, job: Path
+) -> None:
+    bundles = {name: deploy(PI_4, name, "tvm") for name in ("vit", "digits")}
+    found = run(userland, PI_4, bundles, job, "tvm")
+    for name, bundle in bundles.items():
+        (artifact,) = json.loads((bundle / "manifest.json").read_text())["artifacts"]
+        assert artifact["format"] == "tvm"
+        assert calls_of(artifact) >= LEAST_CALLS[name]
+        wanted = outputs_of(networks[name], images_of(name))
+        assert np.abs(found[name] - wanted).max() <= WHOLE_FURTHEST * np.abs(wanted).max()
+
+
+def run(userland: Userland, board: Board, bundles: Mapping[str, Path], job: Path, runtime: str) -> Mapping[str, Any]:
+    """What bundles answer on a board to the images of their networks, loaded by the device set and one runtime."""
+    for name, bundle in bundles.items():
+        np.save(job / carry(bundle, job), images_of(name))
+    names = [bundle.name for bundle in bundles.values()]
+    done = userland.run(["python3", "-c", RUN, *names], board, job, runtime=runtime)
+    assert done.returncode == 0, done.stderr
+    runtimes, modules = done.stdout.splitlines()[-2:]
+    assert runtimes == runtime
+    assert not STRANGERS & set(modules.split())
+    with np.load(job / "found.npz") as found:
+        return {name: found[bundle.name] for name, bundle in bundles.items()}
+
+
+def images_of(name: str) -> Any:
+    return IMAGES[name.split(maxsplit=1)[0]]
 
 
 def calls_of(artifact: Mapping[str, Any]) -> int:
-    """How many nodes call a kernel, of the products, norms and attentions in two blocks."""
+    """How many nodes call a kernel."""
     return sum(count for name, count in artifact["operators"].items() if name.startswith("edgewright::"))
 
 
 def test_dot_products_are_refused_by_a_board_without_them(userland: Userland, deploy: Deploy, job: Path) -> None:
     """Even where /proc/cpuinfo is that of a board that has them."""
-    name = carry(deploy(PI_5, "float"), job)
+    name = carry(deploy(PI_5, "digits int8"), job)
     for board in (PI_4, replace(PI_5, cpu=PI_4.cpu)):
         done = userland.run(["python3", "-c", LOAD, name], board, job)
         assert done.returncode == 1
@@ -168,7 +242,7 @@ def test_dot_products_are_refused_by_a_board_without_them(userland: Userland, de
 
 
 def test_the_agent_tells_the_board_and_refuses_too(userland: Userland, deploy: Deploy, job: Path) -> None:
-    theirs, ours = (carry(deploy(board, "float"), job) for board in (PI_5, PI_4))
+    theirs, ours = (carry(deploy(board, "digits int8"), job) for board in (PI_5, PI_4))
     requests = [
         {"id": 1, "op": "hello", "protocol": 1},
         {"id": 2, "op": "device"},
@@ -189,4 +263,4 @@ def test_a_bundle_for_a_board_is_refused_by_this_host(deploy: Deploy) -> None:
     if os.uname().machine == "aarch64":
         pytest.skip("this host may run it")
     with pytest.raises(BundleError, match="needs a processor of aarch64, and this one is x86_64; deploy again"):
-        load(deploy(PI_4, "float"))
+        load(deploy(PI_4, "vit"))

@@ -2,7 +2,7 @@
 
 Programs run in namespaces of their own (users, mounts, processes) and end with the call that started them. QEMU is
 registered in there alone, which Linux allows since 6.7; the host is left as it was. What it takes seconds to make (the
-system, NumPy and ONNX Runtime) is kept in the user's cache. Speed means nothing in here.
+system, NumPy and the runtimes) is kept in the user's cache. Speed means nothing in here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgewright.errors import RefusedError
@@ -37,7 +38,23 @@ PACKAGES = ("base-files", "libc-bin", "dash", "coreutils", "libstdc++6", "libgom
 MOST_SECONDS = 180
 """For one step of making it: a mirror may not answer."""
 
-WHEELS = ("numpy==2.2.6", "onnxruntime==1.23.2")
+NUMPY = "numpy==2.2.6"
+TVM = ("apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post0")
+RUNTIMES: Mapping[str, Sequence[str]] = {
+    "onnxruntime": ("numpy==2.2.6", "onnxruntime==1.23.2"),
+    "tvm": (
+        "numpy==2.2.6",
+        "apache-tvm==0.27.0.post1",
+        "apache-tvm-ffi==0.1.14.post0",
+        "ml-dtypes==0.5.4",
+        "typing-extensions==4.15.0",
+    ),
+}
+"""What each of them needs from Python's index to run a model, and no more."""
+
+NOT_FOR_DEVICES = ("tvm/lib/libtvm_compiler.so", "tvm/lib/libtvm_runtime_cuda.so")
+"""What is left out: TVM's compiler, 240 MB, and a runtime for processors that the boards lack."""
+
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 CORE = """processor\t: {core}
@@ -90,26 +107,26 @@ BOARDS = (PI_4, PI_5)
 
 @dataclass(frozen=True)
 class Userland:
-    """The system's root folder, the packages from Python's index, and where compiled Python is kept."""
+    """The system's root folder, the packages of each runtime, and where compiled Python is kept."""
 
     root: Path
-    site: Path
+    sites: Mapping[str, Path]
     pycache: Path
 
     def run(
-        self, command: Sequence[str], board: Board, job: Path, *, seconds: float = 120
+        self, command: Sequence[str], board: Board, job: Path, *, runtime: str = "onnxruntime", seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the folder `job`, which lies at /job in there; nothing of it is left afterwards.
 
-        An `agent.pyz` in the folder is on Python's path.
+        Python finds the packages of `runtime` alone, and an `agent.pyz` in the folder.
         """
         with tempfile.NamedTemporaryFile("w") as cpuinfo:
             cpuinfo.write(board.cpuinfo)
             cpuinfo.flush()
             places = {
                 "ROOT": self.root,
-                "SITE": self.site,
-                "PYCACHE": self.pycache,
+                "SITE": self.sites[runtime],
+                "PYCACHE": self.pycache / runtime,
                 "JOB": job,
                 "CPUINFO": cpuinfo.name,
             }
@@ -138,9 +155,12 @@ def make_userland(cache: Path) -> Userland:
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         root = _kept(cache, "root", (SUITE, *PACKAGES), _make_root)
-        site = _kept(cache, "site", (*WHEELS, *PLATFORMS), _make_site)
-        pycache = _kept(cache, "pycache", (SUITE, *PACKAGES, *WHEELS), lambda place: place.mkdir())
-    userland = Userland(root, site, pycache)
+        sites = {
+            name: _kept(cache, f"site-{name}", (*RUNTIMES[name], *PLATFORMS), partial(_make_site, name))
+            for name in RUNTIMES
+        }
+        pycache = _kept(cache, "pycache", (SUITE, *PACKAGES, *RUNTIMES.items()), _make_pycache)
+    userland = Userland(root, sites, pycache)
     _check(userland)
     return userland
 
@@ -169,12 +189,20 @@ def _make_root(place: Path) -> None:
         (place / folder).mkdir(exist_ok=True)
 
 
-def _make_site(place: Path) -> None:
-    """Wheels for the device are unpacked by the host's pip; the two need nothing else to run a graph."""
+def _make_site(runtime: str, place: Path) -> None:
+    """Wheels for the device are unpacked by the host's pip; each runtime needs nothing else to run a graph."""
     platforms = [f"--platform={name}_aarch64" for name in PLATFORMS]
     install = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile")
     device = ("--python-version=3.11", "--implementation=cp", "--only-binary=:all:")
-    _do(*install, *device, *platforms, "--target", str(place), *WHEELS)
+    _do(*install, *device, *platforms, "--target", str(place), *RUNTIMES[runtime])
+    for name in NOT_FOR_DEVICES:
+        (place / name).unlink(missing_ok=True)
+
+
+def _make_pycache(place: Path) -> None:
+    """One for each runtime: the same package may be younger in another."""
+    for name in RUNTIMES:
+        (place / name).mkdir(parents=True)
 
 
 def _check(userland: Userland) -> None:
