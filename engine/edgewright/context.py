@@ -54,6 +54,11 @@ class Workbench:
         drop = self.bench.recipe.bounds.max_drop
         return None if drop is None else drop.share
 
+    @property
+    def tune_seconds(self) -> int:
+        """How long an exporter may search for quicker code."""
+        return self.bench.recipe.tune
+
     def folder(self, name: str) -> Path:
         """A folder of the cache that every step and run shares."""
         return self.bench.store.folder(name)

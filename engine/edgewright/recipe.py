@@ -45,6 +45,7 @@ class Request:
     batch: int | None = None
     threads: int | None = None
     seed: int | None = None
+    tune: int | None = None
     preset: str | None = None
     allow_fallback: bool | None = None
     out: str | None = None
@@ -77,6 +78,7 @@ class Recipe:
     threads: int
     preset: str
     allow_fallback: bool
+    tune: int = 0
 
 
 # ------------------------------------------------------------------ reading
@@ -179,7 +181,16 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
         threads=_in_range("--threads", request.threads, 1, 1, 1024),
         preset=request.preset or "default",
         allow_fallback=bool(request.allow_fallback),
+        tune=_tune(request, exporters, registry),
     )
+
+
+def _tune(request: Request, exporters: Sequence[str], registry: Registry) -> int:
+    """Raises: RecipeError where none of the exporters would do anything with it."""
+    able = [offer.value.name for offer in registry.all(EXPORTERS) if getattr(offer.value, "tunes", False)]
+    if request.tune and not set(able) & set(exporters):
+        raise RecipeError(f"--tune does nothing for {', '.join(exporters)}; exporters that tune: {', '.join(able)}")
+    return _in_range("--tune", request.tune, 0, 0, 86400)
 
 
 def ordered(methods: Sequence[Method], model_format: str, registry: Registry) -> tuple[Method, ...]:
@@ -256,7 +267,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
 
 
-_TYPES: Mapping[str, type[Any]] = {"batch": int, "threads": int, "seed": int, "allow_fallback": bool}
+_TYPES: Mapping[str, type[Any]] = {"batch": int, "threads": int, "seed": int, "tune": int, "allow_fallback": bool}
 
 
 def _typed(path: Path, key: str, value: Any) -> Any:

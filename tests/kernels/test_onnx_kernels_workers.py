@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ import pytest
 
 from edgewright_exporters.onnx_kernels.workers import Outcome, perform
 from edgewright_exporters.tir.isa import Isa, isa_named
+from kills import descendants, left_of
 
 WORKER = """
 import json, os, sys, time
@@ -102,21 +102,6 @@ def test_the_workshop_ends_with_a_parent_that_is_killed(tvm: ModuleType, tmp_pat
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "k")], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"0\n"
-        (child,) = children(parent.pid)
+        (child,) = descendants(parent.pid)
         parent.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 10
-    while alive(child) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not alive(child)
-
-
-def children(pid: int) -> Sequence[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    assert not left_of([child])

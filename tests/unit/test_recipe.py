@@ -145,6 +145,8 @@ def test_auto_races_only_what_the_target_lists_and_more_can_be_added(registry, c
         (Request(apply=(MethodCall("quantise"),)), "no transform named 'quantise'.*did you mean 'quantize'"),
         (Request(apply=(MethodCall("quantize", {"mod": "x"}),)), "quantize has no parameter 'mod'"),
         (Request(runtime=("tvmm",)), "no runtime named 'tvmm'"),
+        (Request(tune=5), "--tune does nothing for onnx; exporters that tune: tvm"),
+        (Request(tune=-1, exporter=("tvm",)), "--tune -1 is out of range; allowed: 0 to 86400"),
         (Request(exporter=("onxx",)), "no exporter named 'onxx'.*did you mean 'onnx'"),
         (Request(batch=0), "--batch 0 is out of range; allowed: 1 to 65536"),
         (Request(threads=-1), "--threads -1 is out of range"),

@@ -32,6 +32,7 @@ from edgewright.recipe import PROJECT_FILE, Request, merge, parse_method, read_r
 @click.option("--max-size", metavar="4MB", help="Largest size of all artifacts.")
 @click.option("--minimise", metavar="latency|energy|size", help="What decides between legal models. [latency]")
 @click.option("--exporter", metavar="NAME,...", help="Forms to race; the quickest that answers alike ships. [onnx]")
+@click.option("--tune", type=int, metavar="SECONDS", help="Search that long, per stage, what TVM is left to do. [0]")
 @click.option("--preset", type=click.Choice(("quick", "default", "thorough")), help="How long to measure. [default]")
 @click.option("--allow-fallback", is_flag=True, default=None, help="Accept another provider than the one asked for.")
 @click.option("--out", "-o", metavar="DIR", help="Where the bundle goes. [MODEL-TARGET]")

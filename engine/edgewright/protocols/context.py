@@ -37,6 +37,11 @@ class Context(Protocol):
         """How much of the metric's full scale may be lost, as a share; None when accuracy binds nothing."""
         ...
 
+    @property
+    def tune_seconds(self) -> int:
+        """How long an exporter may search for quicker code, in all runs together; 0 where nobody asked for it."""
+        ...
+
     def folder(self, name: str) -> Path:
         """A folder of the cache for what other steps and runs can use too, named by all it depends on."""
         ...

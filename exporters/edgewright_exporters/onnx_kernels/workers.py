@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -41,15 +41,16 @@ def perform(
     processes: int = 1,
     limit: float = LIMIT,
     command: Sequence[str] = COMMAND,
+    hear: Callable[[str], object] = str,
 ) -> Iterator[Outcome]:
     """The outcome of each task as soon as it is known; one process gives them in the order of `tasks`.
 
-    None of the `processes` is left when the iterator ends or is closed.
+    `hear` gets what tasks say. None of the `processes` is left when the iterator ends or is closed.
     """
     numbered = list(enumerate(tasks))
     shares = [numbered[at::processes] for at in range(min(processes, len(tasks)))]
     with ExitStack() as stack:
-        workers = [stack.enter_context(closing(_Worker(share, isa, limit, command))) for share in shares]
+        workers = [stack.enter_context(closing(_Worker(share, isa, limit, command, hear))) for share in shares]
         while busy := [worker for worker in workers if worker.left]:
             ready = select.select([each.stream for each in busy], [], [], min(each.patience for each in busy))[0]
             for worker in busy:
@@ -62,9 +63,11 @@ class _Worker:
     `left` are the tasks without an outcome, `stream` is what the process says.
     """
 
-    def __init__(self, share: Sequence[_Numbered], isa: Isa, limit: float, command: Sequence[str]) -> None:
+    def __init__(
+        self, share: Sequence[_Numbered], isa: Isa, limit: float, command: Sequence[str], hear: Callable[[str], object]
+    ) -> None:
         self.left = list(share)
-        self._isa, self._limit, self._command = isa, limit, command
+        self._isa, self._limit, self._command, self._hear = isa, limit, command, hear
         self._start()
 
     @property
@@ -111,6 +114,8 @@ class _Worker:
         self._last = time.monotonic()
         *lines, self._text = (self._text + part).split(b"\n")
         for event in map(json.loads, lines):
+            if "says" in event:
+                self._hear(event["says"])
             if "ends" in event:
                 del self.left[0]
                 yield Outcome(event["ends"], event.get("value"), event.get("error", ""))

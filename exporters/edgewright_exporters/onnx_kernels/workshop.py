@@ -73,6 +73,12 @@ def serve(tasks: Mapping[str, Callable[[Mapping[str, Any], Isa], Any]]) -> None:
             _say(said, {"ends": number, "error": str(error)})
 
 
+def tell(text: str) -> None:
+    """Say how far a task is to whoever waits for it."""
+    assert sys.__stdout__ is not None
+    _say(sys.__stdout__, {"says": text})
+
+
 def _say(stream: TextIO, event: Mapping[str, Any]) -> None:
     stream.write(json.dumps(event) + "\n")
     stream.flush()

@@ -59,10 +59,11 @@ def _machine_code(functions: Mapping[str, Any], isa: Isa) -> Any:
 
 
 def target_of(isa: Isa) -> Any:
-    """An instruction set as TVM describes it, its own host."""
+    """An instruction set as TVM describes it, its own host; one core, for threads are a caller's business."""
     from tvm.target import Target
 
-    target = Target({"kind": "llvm", "mtriple": isa.triple, "mcpu": isa.mcpu, "mattr": list(isa.mattr)})
+    about = {"kind": "llvm", "mtriple": isa.triple, "mcpu": isa.mcpu, "mattr": list(isa.mattr), "num-cores": 1}
+    target = Target(about)
     return target.with_host(target)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,10 +21,11 @@ import onnx
 
 from edgewright import onnxkit
 from edgewright.errors import PluginError, RefusedError
-from edgewright_exporters.onnx_kernels.workshop import serve
+from edgewright_exporters.onnx_kernels.workshop import serve, tell
 from edgewright_exporters.tir.compiler import TVM_VERSIONS, target_of
 from edgewright_exporters.tir.isa import Isa
 from edgewright_exporters.tir.linking import link
+from edgewright_exporters.whole_model.tuning import scheduled, time_candidate, tune
 
 ABOUT = "about.json"
 """What a runtime has to know before it runs anything, in a zip archive behind the shared object's last byte."""
@@ -37,7 +39,10 @@ def compile_graph(task: Mapping[str, Any], isa: Isa) -> None:
     objects = [Path(each).read_bytes() for each in task["objects"]]
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(_shared_object(imported(proto), objects, isa))
+    module = imported(proto)
+    if task.get("schedules"):
+        module = scheduled(module, isa, Path(task["schedules"]))
+    partial.write_bytes(_shared_object(module, objects, isa))
     _append(partial, json.dumps(_about(proto, isa), sort_keys=True))
     os.replace(partial, place)
 
@@ -116,7 +121,12 @@ def _run(machine: Any, arrays: Sequence[Any]) -> list[Any]:
     return [each.numpy() for each in (found if isinstance(found, Sequence) else [found])]
 
 
-TASKS = {"compile": compile_graph, "run": run_files}
+def tune_graph(task: Mapping[str, Any], isa: Isa) -> Mapping[str, int]:
+    """Search schedules for a graph; see `tuning.tune`."""
+    return tune(task, isa, (sys.executable, "-m", "edgewright_exporters.whole_model.compiling"), tell)
+
+
+TASKS = {"compile": compile_graph, "run": run_files, "tune": tune_graph, "time": time_candidate}
 
 if __name__ == "__main__":
     os.environ["TVM_NUM_THREADS"] = "1"

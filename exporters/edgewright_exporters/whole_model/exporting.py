@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from edgewright.protocols import Context
 from edgewright.types import Arrays, Artifact, GraphFile, Model, Stage, Variant
 from edgewright_exporters.onnx import EXAMPLES, errors, source_outputs
 from edgewright_exporters.onnx_kernels.choose import Measured, made, object_place
-from edgewright_exporters.onnx_kernels.machine import runs_here
+from edgewright_exporters.onnx_kernels.machine import cpu_name, runs_here
 from edgewright_exporters.onnx_kernels.obstacles import best_isa
 from edgewright_exporters.onnx_kernels.rewrite import Kernelised, jobs, packed, rewrite
 from edgewright_exporters.onnx_kernels.templates import source_digest
@@ -27,6 +27,7 @@ from edgewright_exporters.onnx_kernels.workers import perform
 from edgewright_exporters.tir.compiler import TVM_VERSIONS
 from edgewright_exporters.tir.isa import Isa
 from edgewright_exporters.whole_model.preparing import prepared
+from edgewright_exporters.whole_model.tuning import RECORDS
 
 COMMAND = (sys.executable, "-m", "edgewright_exporters.whole_model.compiling")
 LIMIT = 900.0
@@ -42,6 +43,8 @@ class _Graph:
     kernelised: Kernelised
     file: GraphFile
     place: Path
+    schedules: Path | None = None
+    """Where those are kept that were found for it."""
 
 
 def export(model: Model, context: Context) -> Sequence[Artifact]:
@@ -50,6 +53,8 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
     if isa is None:
         raise RefusedError(f"nothing can be compiled for {context.target.name} ({context.target.isa})")
     graphs = _rewritten(model, isa, context)
+    if context.tune_seconds:
+        graphs = _tuned(graphs, isa, context)
     _compile([graph for graph in graphs if not graph.place.is_file()], isa, context)
     checked = _numerics(model, graphs, isa, context) if runs_here(isa) else {}
     return [_artifact(graph, checked, context) for graph in graphs]
@@ -70,9 +75,38 @@ def _rewritten(model: Model, isa: Isa, context: Context) -> Sequence[_Graph]:
     return found
 
 
-def _place(file: GraphFile, isa: Isa, context: Context) -> Path:
+def _tuned(graphs: Sequence[_Graph], isa: Isa, context: Context) -> Sequence[_Graph]:
+    """The graphs with what was found for each in `tune_seconds`, those of earlier runs counted."""
+    if not runs_here(isa):
+        raise RefusedError(f"--tune times candidates on this machine, which does not run {isa.name}; leave it out")
+    places = [_schedules(graph.file, isa, context) for graph in graphs]
+    seconds = context.tune_seconds
+    tasks = [
+        {"do": "tune", "graph": str(graph.file.path), "schedules": str(place), "seconds": seconds}
+        for graph, place in zip(graphs, places)
+    ]
+    for outcome in perform(
+        tasks, isa, limit=LIMIT, command=COMMAND, hear=lambda text: context.progress(f"tvm: {text}")
+    ):
+        if outcome.error:
+            context.progress(f"tvm: the search for {graphs[outcome.task].stage.name} ended early: {outcome.error}")
+    return [
+        replace(graph, schedules=place, place=_place(graph.file, isa, context, place))
+        for graph, place in zip(graphs, places)
+    ]
+
+
+def _schedules(file: GraphFile, isa: Isa, context: Context) -> Path:
+    """Under everything that decides which schedules are good; MetaSchedule itself tells functions apart."""
+    about = repr((file.digest, isa, cpu_name(), TVM_VERSIONS))
+    return context.folder("tvm") / f"schedules-{hashlib.sha256(about.encode()).hexdigest()}"
+
+
+def _place(file: GraphFile, isa: Isa, context: Context, schedules: Path | None = None) -> Path:
     """Under everything that decides what comes out: a second run, or one after a kill, compiles nothing again."""
-    about = repr((file.digest, isa, source_digest(), _own_digest(), TVM_VERSIONS))
+    records = schedules / RECORDS if schedules else None
+    found = hashlib.sha256(records.read_bytes()).hexdigest() if records and records.is_file() else ""
+    about = repr((file.digest, isa, source_digest(), _own_digest(), TVM_VERSIONS, found))
     return context.folder("tvm") / f"{hashlib.sha256(about.encode()).hexdigest()}.so"
 
 
@@ -96,6 +130,7 @@ def _compile(graphs: Sequence[_Graph], isa: Isa, context: Context) -> None:
             "graph": str(graph.file.path),
             "place": str(graph.place),
             "objects": [str(object_place(k, isa, kept)) for k in graph.kernelised.kernels.values()],
+            "schedules": str(graph.schedules or ""),
         }
         for graph in graphs
     ]

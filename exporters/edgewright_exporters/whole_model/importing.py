@@ -20,6 +20,9 @@ from edgewright_exporters.tir import builder
 KERNELS = ("FloatKernel", "Kernel")
 """Our operators; `edgewright_exporters.onnx_kernels.rewrite` writes them."""
 
+CALLER = "call_"
+"""What the functions begin with that call our kernels."""
+
 Array = tuple[Sequence[int], str]
 """Shape and dtype."""
 
@@ -61,7 +64,7 @@ class _Importer(ONNXGraphImporter):
         symbol = attrs["symbol"].decode()
         function = builder.caller(symbol, arrays, int(attrs["items"]))
         results = [_type(shape, dtype) for shape, dtype in made]
-        to = self.bb.add_func(function, f"call_{symbol}")
+        to = self.bb.add_func(function, f"{CALLER}{symbol}")
         return self.bb.emit(relax.call_tir(to, inputs, results if len(results) > 1 else results[0]))
 
 
