@@ -67,7 +67,9 @@ def tune(task: Mapping[str, Any], isa: Isa, command: Sequence[str], say: Say) ->
         )
         own = [each for each in found if not each.task_name.startswith(CALLER)]
         clock = _Clock(folder, float(task["seconds"]))
-        if own and clock.left > 0:
+        if not own:
+            say("our kernels do all of it, so that there is nothing to tune")
+        elif clock.left > 0:
             say(
                 f"{len(database)} records of schedules are there; {len(own)} functions are tuned for {clock.left:.0f} s"
             )
