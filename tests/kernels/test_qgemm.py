@@ -21,6 +21,7 @@ from edgewright_exporters.tir.isa import Isa, isa_named
 Build = Callable[..., Any]
 TYPES = ("uint8", "int8")
 SHIFTS = (*(sign * 2**power for power in range(7) for sign in (-1, 1)), 0, 127)
+GENTLE_CODES = {"codes": INT4, "gentle": True}
 
 
 @st.composite
@@ -35,7 +36,7 @@ def cases(draw: st.DrawFn) -> QGemmCase:
         gives=gives,
         activation=draw(st.sampled_from(("none", "relu", "gelu"))) if floats else "none",
         residual=floats and draw(st.booleans()),
-        codes=draw(st.sampled_from(((), (), INT4, SHIFTS))),
+        **draw(st.sampled_from(({}, {"gentle": True}, {"codes": INT4}, {"codes": SHIFTS}, GENTLE_CODES))),
     )
 
 
@@ -47,6 +48,8 @@ def _values(case: QGemmCase, *, seed: int = 0, extreme: bool = False) -> dict[st
     weight = rng.integers(-127, 128, (case.depth, case.columns))
     if extreme:
         x, weight = np.where(x > (low + high) / 2, high, low), np.where(weight > -100, 127, -127)
+    if case.gentle:
+        weight = weight // 2
     if case.codes:
         weight = rng.choice(case.codes, weight.shape)
     values: dict[str, Any] = {
@@ -80,6 +83,12 @@ def _check(build: Build, case: QGemmCase, tile: Tile, isa: Isa, *, seed: int = 0
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6 if case.activation == "gelu" else 1e-7)
     else:
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_weights_that_are_not_gentle_are_refused() -> None:
+    case, isa = QGemmCase(1, 2, 1, gentle=True), isa_named("x86-64-v3")
+    with pytest.raises(ValueError, match="not gentle"):
+        qgemm.pack(case, Tile(1, 1), isa, weight=np.full((2, 1), 127, np.int8), scale=np.ones(1, np.float32))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

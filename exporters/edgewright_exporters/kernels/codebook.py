@@ -47,6 +47,6 @@ def decode(dot: Dot, pairs: Any, half: int, codes: tuple[int, ...]) -> Any:
     if half:
         words = words >> builder.splat(4, lanes, "int32")
     places = builder.reinterpret(words & builder.splat(0x0F0F0F0F, lanes, "int32"), "int8", count)
-    x86 = dot.kind in ("vnni", "pairs")
+    x86 = dot.kind in ("vnni", "pairs", "gentle")
     table = builder.constants(codes * (count // 16 if x86 else 1), "int8")
     return builder.intrinsic(LOOKUPS["x86" if x86 else "arm", count], f"int8x{count}", table, places)

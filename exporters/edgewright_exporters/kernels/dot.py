@@ -34,24 +34,22 @@ class Dot:
         return 128 if self.takes == "uint8" else -128
 
 
-def dot_of(isa: Isa) -> Dot:
-    """The way that is exact and fastest on `isa`."""
+def dot_of(isa: Isa, *, gentle: bool = False) -> Dot:
+    """The way that is exact and fastest on `isa`; `gentle` says that the weights are."""
     if isa.dot == "vnni":
         return Dot("vnni", 4, isa.lanes, "uint8")
     if isa.dot == "sdot":
         return Dot("sdot", 4, isa.lanes, "int8")
     if isa.machine == "x86_64":
-        return Dot("pairs", 4, isa.lanes, "uint8")
+        return Dot("gentle" if gentle else "pairs", 4, isa.lanes, "uint8")
     return Dot("widen", 1, 2 * isa.lanes)
 
 
 def dot_of_gathered(isa: Isa, *, gentle: bool) -> Dot:
-    """The same for rows that may be rearranged, and widened to int16, beforehand; `gentle` says that weights are."""
-    if isa.dot:
-        return dot_of(isa)
-    if isa.machine != "x86_64":
-        return Dot("widen", 1, isa.lanes)
-    return Dot("gentle", 4, isa.lanes, "uint8") if gentle else Dot("words", 2, isa.lanes)
+    """The same for rows that may be rearranged, and widened to int16, beforehand."""
+    if isa.dot or (gentle and isa.machine == "x86_64"):
+        return dot_of(isa, gentle=gentle)
+    return Dot("words", 2, isa.lanes) if isa.machine == "x86_64" else Dot("widen", 1, isa.lanes)
 
 
 def gentle(weights: npt.NDArray[Any]) -> bool:
@@ -60,6 +58,14 @@ def gentle(weights: npt.NDArray[Any]) -> bool:
     pairs = padded.reshape(-1, 2)
     most, least = np.maximum(pairs, 0).sum(axis=1).max(initial=0), np.minimum(pairs, 0).sum(axis=1).min(initial=0)
     return bool(255 * int(most) <= 32767 and 255 * int(least) >= -32768)
+
+
+def check_gentle(weights: npt.NDArray[Any]) -> None:
+    """Raises: ValueError for weights that are not, where a case says that they are."""
+    if not gentle(weights):
+        raise ValueError(
+            "weights are not gentle: two neighbours' products leave int16; use a case that does not say so"
+        )
 
 
 def spread(dot: Dot, x: Any, at: Any, *, dtype: str, real: int) -> Any:

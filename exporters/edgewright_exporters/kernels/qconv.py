@@ -80,10 +80,8 @@ def pack(
     the scales `mid_scale`, `r_scale` and `y_scale`, its zero point `r_zero`, and `mid_low` and `mid_high`: between
     these are the codes that the sums are rounded to, less their zero point.
     """
-    if case.gentle and not dot.gentle(np.moveaxis(weight, 1, -1)):
-        raise ValueError(
-            "weights are not gentle: two neighbours' products leave int16; use a case that does not say so"
-        )
+    if case.gentle:
+        dot.check_gentle(np.moveaxis(weight, 1, -1))
     cut, lanes = Cut.of(case, tile, isa), isa.lanes
     missing = -case.filters % lanes
     padded = np.pad(weight, ((0, missing), *((0, 0),) * 3))

@@ -37,7 +37,8 @@ class QGemmCase:
 
     `takes` and `gives` are the types of x and y. Only float32 results have an activation (one of
     `epilogue.ACTIVATIONS`) and a residual; a relu before bytes is a matter of their zero point. With `codes`, 16 int8
-    values, weights are stored as numbers of these, two in a byte; without, as int8.
+    values, weights are stored as numbers of these, two in a byte; without, as int8. `gentle` says that `dot.gentle`
+    holds for the weights along the depth, which x86 without a dot product multiplies faster.
     """
 
     rows: int
@@ -48,6 +49,7 @@ class QGemmCase:
     activation: str = "none"
     residual: bool = False
     codes: tuple[int, ...] = ()
+    gentle: bool = False
 
     @property
     def packing(self) -> int:
@@ -55,16 +57,20 @@ class QGemmCase:
         return 2 if self.codes else 1
 
 
+def _way(case: QGemmCase, isa: Isa) -> Dot:
+    return dot_of(isa, gentle=case.gentle)
+
+
 def tiles(case: QGemmCase, isa: Isa) -> Sequence[Tile]:
     """A few tiles worth measuring, best guess first."""
-    way = dot_of(isa)
+    way = _way(case, isa)
     registers = (isa.registers - (3 if case.codes else 0)) * isa.lanes // way.lanes
     return tiles_of(case.rows, case.columns, lanes=way.lanes, registers=registers)
 
 
 def items(case: QGemmCase, tile: Tile, isa: Isa) -> int:
     """How many pieces of work the kernel can be cut into."""
-    return items_of(case.rows, case.columns, tile, lanes=dot_of(isa).lanes)
+    return items_of(case.rows, case.columns, tile, lanes=_way(case, isa).lanes)
 
 
 def pack(
@@ -80,7 +86,9 @@ def pack(
 ) -> tuple[Array, ...]:
     """Weight [K, N] int8, scale [N] float32 and bias [N] int32 as the kernel reads them: in whole panels. The order is
     w, bias, scale, and of bytes `codes`."""
-    way = dot_of(isa)
+    if case.gentle:
+        dot.check_gentle(weight.T)
+    way = _way(case, isa)
     width, panels = tile.vectors * way.lanes, panels_of(case.columns, tile, way.lanes)
     columns, depth = panels * width - case.columns, -case.depth % (way.step * case.packing)
     stored = codebook.encode(case.codes, weight) if case.codes else weight.astype(np.int8)
@@ -99,7 +107,7 @@ def pack(
 
 def arguments(case: QGemmCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
     """The pointers that the kernel takes, in order: X, packed W, bias, scale, [residual], [codes], Y."""
-    way, size = dot_of(isa), case.rows * case.columns
+    way, size = _way(case, isa), case.rows * case.columns
     padded = panels_of(case.columns, tile, way.lanes) * tile.vectors * way.lanes
     return (
         Argument("x", case.takes, case.rows * case.depth),
@@ -118,9 +126,9 @@ def function(case: QGemmCase, tile: Tile, isa: Isa, symbol: str) -> Any:
 
     def body(*parts: Any) -> None:
         *buffers, begin, end = parts
-        kernel = _Kernel(case, tile, dot_of(isa), dict(zip((pointer.name for pointer in pointers), buffers)))
+        kernel = _Kernel(case, tile, _way(case, isa), dict(zip((pointer.name for pointer in pointers), buffers)))
         with builder.loop(begin, end) as item:
-            each_size(item, case.rows, case.columns, tile, lanes=dot_of(isa).lanes, write=partial(_block, kernel))
+            each_size(item, case.rows, case.columns, tile, lanes=_way(case, isa).lanes, write=partial(_block, kernel))
 
     return builder.function(symbol, pointers, body)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from edgewright.types import Array
+from edgewright_exporters.kernels import dot
 from edgewright_exporters.kernels.qgemm import QGemmCase
 from edgewright_exporters.onnx_kernels.codes import Codes, bias_of, byte_type, dequantized, quantized
 from edgewright_exporters.onnx_kernels.epilogues import epilogue_after
@@ -83,6 +84,7 @@ def _case(wiring: Wiring, product: _Product) -> QGemmCase:
         depth,
         columns,
         takes=byte_type(wiring, product.x.name) or "",
+        gentle=dot.gentle(product.weight.T),
     )
 
 
