@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from edgewright.errors import EdgewrightError
+from edgewright.int8constants import part_int8_constants
 from edgewright.types import Array, Arrays, Graph, GraphFile, Stage, TensorSpec, Variant
 
 OLDEST_IR = 4
@@ -38,12 +39,13 @@ def pack(proto: onnx.ModelProto) -> bytes:
     """The bytes of a model at the lowest IR that holds it, equal for equal models.
 
     Shapes noted for values between nodes are left out: they go stale with the first rewrite, and
-    quantisers refuse a file in which they contradict what they infer.
+    quantisers refuse a file in which they contradict what they infer. Constants of int8 have one reader each.
     """
     packed = onnx.ModelProto()
     packed.CopyFrom(proto)
     packed.ir_version = lowest_ir(proto)
     del packed.graph.value_info[:]
+    part_int8_constants(packed.graph)
     return packed.SerializeToString(deterministic=True)
 
 

@@ -1,0 +1,57 @@
+"""Int8 weights and zero points that several nodes share: onnxruntime opens the graph, and its answers are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+from edgewright import onnxkit
+
+RNG = np.random.default_rng(0)
+CONSTANTS: dict[str, Any] = {
+    "w": RNG.integers(-127, 128, (8, 8)).astype(np.int8),
+    "v": RNG.integers(-127, 128, (8, 8)).astype(np.int8),
+    "s": np.float32(2**-7),
+    "z": np.int8(0),
+    "xs": np.float32(2**-3),
+    "xz": np.uint8(3),
+}
+HEAD = "xf = DequantizeLinear(x, xs, xz) wf = DequantizeLinear(w, s, z) a = MatMul(xf, wf)"
+MORE = "q = QuantizeLinear(a, xs, xz) af = DequantizeLinear(q, xs, xz)"
+GRAPHS = {
+    "one weight read twice": f"{HEAD} {MORE} y = MatMul(af, wf)",
+    "one weight, two nodes": f"{HEAD} {MORE} vf = DequantizeLinear(w, s, z) y = MatMul(af, vf)",
+    "one zero point": f"{HEAD} {MORE} vf = DequantizeLinear(v, s, z) y = MatMul(af, vf)",
+    "nothing shared": f"{HEAD} y = Relu(a)",
+}
+
+
+def graph(name: str) -> onnx.ModelProto:
+    text = f'<ir_version: 10, opset_import: ["" : 21]> g (uint8[4,8] x) => (float[4,8] y) {{ {GRAPHS[name]} }}'
+    proto = parser.parse_model(text)
+    read = sorted({each for node in proto.graph.node for each in node.input} & set(CONSTANTS))
+    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(CONSTANTS[each]), each) for each in read)
+    return proto
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_with_shared_int8_constants_opens_and_answers_the_same(name: str):
+    proto = graph(name)
+    before = proto.SerializeToString(deterministic=True)
+    feed = {"x": RNG.integers(0, 256, (4, 8)).astype(np.uint8)}
+    [[found]] = onnxkit.run(onnxkit.pack(proto), [feed])
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (wanted,) = ort.InferenceSession(before, options, providers=["CPUExecutionProvider"]).run(None, feed)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_what_shares_nothing_stays_as_it_is():
+    proto = graph("nothing shared")
+    assert onnx.load_from_string(onnxkit.pack(proto)).graph == proto.graph
