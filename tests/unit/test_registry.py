@@ -375,11 +375,13 @@ print(json.dumps({"spent": spent, "heavy": sorted(heavy), "loaded": folders}))
 
 
 def test_listing_the_built_ins_is_lean_and_quick() -> None:
-    runs = [json.loads(_python(LEAN)) for _ in range(3)]
+    runs = [json.loads(_python(LEAN)) for _ in range(5)]
     assert {"devices", "exporters", "plugins", "runtime"} <= set(runs[0]["loaded"])
     assert runs[0]["heavy"] == []
     numpy, registry = (min(run["spent"][what] for run in runs) for what in ("numpy", "registry"))
-    assert registry < 1.5 * numpy, "seconds of CPU, which differ from machine to machine"
+    assert registry < 2.5 * numpy, (
+        "seconds of CPU; alone it is 0.8 to 1.2, and other work on the machine adds to either"
+    )
 
 
 def test_no_built_in_is_broken() -> None:
