@@ -52,6 +52,17 @@ def test_a_graph_with_shared_int8_constants_opens_and_answers_the_same(name: str
     assert proto.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_int8_constant_has_one_reader_on_every_cpu(name: str):
+    packed = onnx.load_from_string(onnxkit.pack(graph(name))).graph
+    small = {tensor.name for tensor in packed.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    read = [each for node in packed.node for each in node.input]
+    assert small
+    assert all(read.count(constant) == 1 for constant in small)
+    dequantised = [node.output[0] for node in packed.node if small.intersection(node.input)]
+    assert all(read.count(value) == 1 for value in dequantised)
+
+
 def test_what_shares_nothing_stays_as_it_is():
     proto = graph("nothing shared")
     assert onnx.load_from_string(onnxkit.pack(proto)).graph == proto.graph
