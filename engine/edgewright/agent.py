@@ -13,7 +13,7 @@ from typing import Any
 
 from edgewright.agentfile import build_agent
 from edgewright.bundle import open_bundle
-from edgewright.errors import DeviceError
+from edgewright.errors import DeviceError, InputError
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
 from edgewright.types import Array, Arrays, Device, StageCost
@@ -109,6 +109,10 @@ class Agent:
             found.update({key: tuple(found[key]) for key in ("features", "providers")})
             self._device = Device(**found)
         return self._device
+
+    def check_threads(self, threads: int) -> None:
+        """Raises: InputError when the device has fewer CPUs than that: threads that wait for one are slower."""
+        check_threads(threads, self.device().cores, f"the device at {self.address}")
 
     def open(
         self,
@@ -354,6 +358,12 @@ class Agent:
         if not local.exists():
             self._link.get(place, local)
         return read_array(local)
+
+
+def check_threads(threads: int, cores: int, who: str) -> None:
+    """Raises: InputError when `who` has fewer CPUs than that."""
+    if not 1 <= threads <= cores:
+        raise InputError(f"--threads {threads} is out of range; allowed: 1 to {cores}, the CPUs of {who}")
 
 
 def _threads(bundle: Path, threads: int | None) -> int:

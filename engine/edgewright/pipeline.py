@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgewright.agent import Agent, start_agent
+from edgewright.agent import Agent, check_threads, start_agent
 from edgewright.bench import Bench
 from edgewright.bundle import check_destination
 from edgewright.contract import decide, rank
@@ -135,13 +135,18 @@ def open_bench(job: Job, env: Environment, stack: ExitStack) -> Bench:
 def _device(job: Job, host: Agent, env: Environment, stack: ExitStack) -> Agent | None:
     """The agent on the target; None when nothing was said and the target is not this host."""
     if job.request.on is None:
-        return host if job.target.name == THIS_HOST else None
+        if job.target.name == THIS_HOST:
+            host.check_threads(job.recipe.threads)
+            return host
+        check_threads(job.recipe.threads, int(job.target.cores.value), job.target.name)
+        return None
     agent = host if job.request.on == "local" else open_agent(job.request.on, env, stack)
     if agent.device().isa != job.target.isa:
         raise TargetError(
             f"{job.request.on} is {agent.device().isa}, but the target {job.target.name} is {job.target.isa}; "
             "name the target that it is, or leave out --on to get predictions"
         )
+    agent.check_threads(job.recipe.threads)
     return agent
 
 

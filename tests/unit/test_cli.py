@@ -128,6 +128,8 @@ BAD_ARGUMENTS = [
     (("--target", "cpu", "--apply", "quantize:mode=statik"), "did you mean 'static'"),
     (("--target", "cpu", "--apply", "quantize:examples=0"), "out of range"),
     (("--target", "cpu", "--batch", "0"), "--batch 0 is out of range; allowed: 1 to 65536"),
+    (("--target", "cpu", "--threads", "1000"), "--threads 1000 is out of range; allowed: 1 to "),
+    (("--target", "raspberry-pi-4", "--threads", "5"), "allowed: 1 to 4, the CPUs of raspberry-pi-4"),
     (("--target", "cpu", "--max-drop", "120%"), "--max-drop '120%'"),
     (("--target", "cpu", "--max-latency", "fast"), "write 10ms"),
     (("--target", "cpu", "--runtime", "ortt"), "did you mean 'ort'"),

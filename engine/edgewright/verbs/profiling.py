@@ -69,8 +69,8 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
     with ExitStack() as stack:
         real = _real(subject.bundle, request, asked.examples, stack)
         bundle = real.bundle if real else subject.bundle
-        candidate = Candidate(bundle.path, _options(subject, request))
         agent = open_agent(request.on or "local", env, stack)
+        candidate = Candidate(bundle.path, _options(subject, request, agent))
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
         details = look_closer(agent, candidate, bundle, real, asked, preset)
         found = measure.measure_one(agent, candidate, preset, env.progress)
@@ -97,9 +97,10 @@ def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> Rea
     return RealInputs(task.name, split, inputs, with_inputs(bundle, inputs, folder))
 
 
-def _options(subject: Subject, request: Request) -> dict[str, object]:
+def _options(subject: Subject, request: Request, agent: Agent) -> dict[str, object]:
     options: dict[str, object] = {"runtimes": subject.runtimes}
     if request.threads is not None:
+        agent.check_threads(request.threads)
         options["threads"] = request.threads
     return options
 
