@@ -51,6 +51,9 @@ FRONT = """(float[N, 4] x) => (float[N, 4] y, float[N, 4] h, float[N] score)
 <int64[1] zero = {0}, int64[1] one = {1}> {
   y = Neg(x)  h = Add(x, x)  column = Slice(x, zero, one, one)  score = Squeeze(column, one)
 }"""
+OLD = """(float[4,1,6] x) => (float[2,6] y) {
+  rows = Slice<starts=[1], ends=[3]>(x)  flat = Squeeze<axes=[1]>(rows)  y = Clip<min=-1.0, max=2.0>(flat)
+}"""
 
 
 def graph(text: str, opset: int = 17, **weights: Any) -> onnx.ModelProto:
@@ -116,6 +119,7 @@ def compilable() -> Mapping[str, onnx.ModelProto]:
         ),
         "two in, two out": graph(pairs, w=floats(8, 5)),
         "free rows": graph(FRONT),
+        "an old opset": graph(OLD, 9),
         "top k": graph("(float[2,9] x) => (float[2,3] y, int64[2,3] i) <int64[1] k = {3}> { y, i = TopK(x, k) }"),
         "types": graph(f"({', '.join(names)}, bool[2] c) => ({made}, bool[2] n) {{ {' '.join(same)} n = Not(c) }}"),
         **quantised(),

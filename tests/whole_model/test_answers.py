@@ -29,8 +29,8 @@ STEP = 1 / 4
 """Two orders of a sum may round a code apart."""
 
 NAMES = {
-    **dict.fromkeys(("convolutions", "attention", "transformer", "two in, two out", "free rows", "top k"), SAME),
-    **dict.fromkeys(("one kernel, two shapes", "types", "4 bits with a cast", "4 bits"), SAME),
+    **dict.fromkeys(("convolutions", "attention", "transformer", "two in, two out", "free rows", "an old opset"), SAME),
+    **dict.fromkeys(("top k", "one kernel, two shapes", "types", "4 bits with a cast", "4 bits"), SAME),
     **dict.fromkeys(("quantised product", "quantised convolution"), STEP),
 }
 

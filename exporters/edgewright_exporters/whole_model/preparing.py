@@ -1,4 +1,4 @@
-"""Makes of a graph what TVM's importer can read: constants of fewer than 8 bits become bytes of the same values."""
+"""Makes of a graph what TVM's importer can read: operators of a later opset, and bytes for constants of fewer bits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
+from edgewright import onnxkit
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard, read_by, wired
+
+OLDEST_OPSET = 13
+"""Before it Slice, Clip, Squeeze and others say in attributes, or not at all, what TVM takes from inputs."""
 
 WIDE: Mapping[int, str] = {
     getattr(TensorProto, name): wide
@@ -22,7 +26,11 @@ TAKES_BYTES = ("Cast", "DequantizeLinear")
 
 
 def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph without narrow constants; those that it cannot do without stay (see `narrow_readers`)."""
+    """The same graph in a later opset, without narrow constants.
+
+    What cannot be raised stays as it is, and so do constants that it cannot do without (see `narrow_readers`).
+    """
+    proto = _raised(proto)
     wiring = wired(proto)
     wide = {name: _widened(tensor) for name, tensor in wiring.constants.items() if tensor.data_type in WIDE}
     if not wide or narrow_readers(wiring):
@@ -33,6 +41,15 @@ def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
         dtype = helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
         wide[node.output[0]] = numpy_helper.from_array(array.astype(dtype), node.output[0])
     return _with_constants(proto, wide)
+
+
+def _raised(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if onnxkit.opsets(proto).get("ai.onnx", OLDEST_OPSET) >= OLDEST_OPSET or proto.functions:
+        return proto
+    try:
+        return version_converter.convert_version(proto, OLDEST_OPSET)
+    except RuntimeError:
+        return proto
 
 
 def narrow_readers(wiring: Wiring) -> list[str]:
