@@ -7,56 +7,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from edgewright.errors import DeviceError
 from edgewright.protocols import Connection, Link, Process
-
-
-class LocalProcess:
-    """A running child process."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        """Start it in a session of its own, so that an interrupt at the terminal reaches the host alone."""
-        self._said = ""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        try:
-            self._process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,
-            )
-        except OSError:
-            self._errors.close()
-            raise
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.stdin: IO[bytes] = self._process.stdin
-        self.stdout: IO[bytes] = self._process.stdout
-
-    def poll(self) -> int | None:
-        """Its exit status, if it has ended."""
-        return self._process.poll()
-
-    def kill(self) -> None:
-        """End it, wait for the end, and let go of its streams."""
-        self._process.kill()
-        self._process.wait()
-        self._said = self.errors()
-        for stream in (self.stdin, self.stdout, self._errors):
-            with suppress(OSError):
-                stream.close()
-
-    def errors(self) -> str:
-        """What it wrote on its standard error."""
-        if self._errors.closed:
-            return self._said
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")
+from edgewright_devices.child import ChildProcess
 
 
 class LocalLink:
@@ -64,6 +19,7 @@ class LocalLink:
 
     address = "local"
     python = sys.executable
+    shared = False
 
     def __init__(self) -> None:
         """Make the folder."""
@@ -82,7 +38,7 @@ class LocalLink:
     def start(self, argv: Sequence[str]) -> Process:
         """Raises: DeviceError when it does not start."""
         try:
-            return LocalProcess(argv)
+            return ChildProcess(argv)
         except OSError as error:
             raise DeviceError(f"{argv[0]} cannot be started on this machine: {error.strerror}") from error
 
@@ -91,12 +47,9 @@ class LocalLink:
         return str(local.resolve())
 
     def get(self, remote: str, local: Path) -> None:
-        """Copy a file or folder to another place. Raises: DeviceError when it is not there."""
+        """Copy a file to another place. Raises: DeviceError when it is not there."""
         try:
-            if Path(remote).is_dir():
-                shutil.copytree(remote, local, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(remote, local)
+            shutil.copyfile(remote, local)
         except OSError as error:
             raise DeviceError(f"{remote} cannot be copied to {local}: {error.strerror}") from error
 

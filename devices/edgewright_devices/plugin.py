@@ -5,7 +5,9 @@ from __future__ import annotations
 EDGEWRIGHT_API = 1
 
 MODULES = (
+    "edgewright_devices.adb",
     "edgewright_devices.local",
     "edgewright_devices.profiles",
     "edgewright_devices.roofline",
+    "edgewright_devices.ssh",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import platform
 import queue
 import tempfile
 import threading
@@ -13,10 +16,13 @@ from typing import Any
 
 from edgewright.agentfile import build_agent
 from edgewright.bundle import open_bundle
-from edgewright.errors import DeviceError, InputError
+from edgewright.errors import DeviceError, EdgewrightError, InputError
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
 from edgewright.types import Array, Arrays, Device, StageCost
+
+IDLE_S = 300.0
+"""An agent on a device that hears nothing for so long ends: its host is gone, and the way to it may be too."""
 
 ANSWER_S = 600.0
 """How long a device may take to answer; the slowest thing asked of it is to load a large model."""
@@ -70,12 +76,14 @@ def start_agent(link: Link, cache: Path) -> Generator[Agent]:
 
     Raises: DeviceError when it does not start or speaks another protocol.
     """
+    if not link.python:
+        raise DeviceError(f"{link.address} has no python3 of version 3.9 or newer, which the agent needs")
     package = build_agent(cache)
-    place = link.put(package, package.name)
+    place = link.put(package, f"agents/{package.name}")
     with tempfile.TemporaryDirectory(prefix="edgewright-arrays-") as arrays:
         agent = Agent(link, link.start([link.python, place]), Path(arrays))
         try:
-            agent.ask("hello", protocol=VERSION)
+            agent.greet()
             yield agent
         finally:
             agent.stop()
@@ -92,15 +100,28 @@ class Agent:
         self._sent: dict[str, str] = {}
         self._bundles: dict[tuple[Path, str], str] = {}
         self._count = 0
-        self._stopped = False
         self._device: Device | None = None
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._ended = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     @property
     def address(self) -> str:
         """Where the agent runs."""
         return self._link.address
+
+    def greet(self) -> None:
+        """Agree on the protocol; of a device that others may come to, take the lock and keep it.
+
+        Raises: DeviceError when another client holds it, or the agent speaks another protocol.
+        """
+        if not self._link.shared:
+            self.ask("hello", protocol=VERSION)
+            return
+        lock = str(self._link.root / "lock")
+        self.ask("hello", protocol=VERSION, lock=lock, owner=_owner(), idle_s=IDLE_S)
+        threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def device(self) -> Device:
         """What the agent found the device to be; asked once."""
@@ -282,13 +303,17 @@ class Agent:
 
     def close(self, opened: Opened) -> None:
         """End the process that holds the bundle; one that has crashed counts as closed, as does a stopped agent's."""
-        if not self._stopped:
+        if not self._ended.is_set():
             self.ask("close", handle=opened.handle)
 
     # -------------------------------------------------------------- the conversation itself
 
     def ask(self, operation: str, *, timeout: float = ANSWER_S, **fields: Any) -> dict[str, Any]:
         """The result of one request. Raises: the error that the answer carries, or DeviceError."""
+        with self._turn:
+            return self._ask(operation, timeout, fields)
+
+    def _ask(self, operation: str, timeout: float, fields: Mapping[str, Any]) -> dict[str, Any]:
         self._count += 1
         try:
             self._process.stdin.write(encode({"id": self._count, "op": operation, **fields}))
@@ -306,10 +331,16 @@ class Agent:
 
     def stop(self) -> None:
         """End the agent and everything it started; closing its input is enough, killing makes sure."""
-        self._stopped = True
+        self._ended.set()
         with suppress(OSError):
             self._process.stdin.close()
         self._process.kill()
+
+    def _keep_alive(self) -> None:
+        """While this host computes, the agent is told that it is still there."""
+        while not self._ended.wait(IDLE_S / 5):
+            with suppress(EdgewrightError):  # whoever asks next is told
+                self.ask("ping", timeout=IDLE_S)
 
     def _next(self, operation: str, timeout: float) -> bytes:
         try:
@@ -364,6 +395,13 @@ def check_threads(threads: int, cores: int, who: str) -> None:
     """Raises: InputError when `who` has fewer CPUs than that."""
     if not 1 <= threads <= cores:
         raise InputError(f"--threads {threads} is out of range; allowed: 1 to {cores}, the CPUs of {who}")
+
+
+def _owner() -> str:
+    """Whom a second client of the device is told of."""
+    with suppress(OSError, KeyError):  # a user without a name
+        return f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}"
+    return f"{platform.node()}, process {os.getpid()}"
 
 
 def _threads(bundle: Path, threads: int | None) -> int:

@@ -22,7 +22,7 @@ from edgewright.exporting import exported
 from edgewright.hookspecs import StepEvent
 from edgewright.job import Candidate, Job, Outcome
 from edgewright.packing import pack
-from edgewright.protocols import Loader, LoadRequest
+from edgewright.protocols import Link, Loader, LoadRequest
 from edgewright.race import Raced, race
 from edgewright.recipe import Method, Recipe, Request, ordered, resolve
 from edgewright.registry import CONNECTIONS, LOADERS, Registry, blame
@@ -152,12 +152,17 @@ def _device(job: Job, host: Agent, env: Environment, stack: ExitStack) -> Agent 
 
 def open_agent(address: str, env: Environment, stack: ExitStack) -> Agent:
     """An agent on the device at `address`, closed with the stack. Raises: DeviceError, RecipeError."""
+    return stack.enter_context(start_agent(open_link(address, env, stack), env.store.folder("agents")))
+
+
+def open_link(address: str, env: Environment, stack: ExitStack) -> Link:
+    """A connection to the device at `address`, closed with the stack. Raises: DeviceError, RecipeError."""
     scheme, _, rest = address.partition("://")
     offer = env.registry.get(CONNECTIONS, scheme)
     with blame(offer, f"connecting to {address}"):
         link = offer.value.open(rest)
     stack.callback(link.close)
-    return stack.enter_context(start_agent(link, env.store.folder("agents")))
+    return link
 
 
 def _refuse_early(methods: Sequence[Method], recipe: Recipe, model: Model, target: Target, task: Task) -> None:

@@ -25,6 +25,7 @@ VERSION = 1
 
 OPERATIONS = (
     "hello",
+    "ping",
     "device",
     "open",
     "infer",

@@ -15,11 +15,12 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Optional
 
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
 from edgewright.protocol import OPERATIONS, VERSION, answer, decode, encode, failure
 from edgewright_runtime.channel import Lines, private_streams, send, wait_for
+from edgewright_runtime.holding import hold
 
 HINTS = {
     "SIGKILL": "the system may have run out of memory",
@@ -116,18 +117,21 @@ class Supervisor:
         self._sink = sink
         self._workers: dict[str, Process] = {}
         self._spares: list[Process] = []
+        self._lock: Optional[IO[str]] = None
+        self._idle_s: Optional[float] = None
         self._own: Mapping[str, Callable[[dict[str, Any], bytes], bytes]] = {
             "hello": self._hello,
+            "ping": lambda request, line: encode(answer(request, {})),
             "device": self._device,
             "open": self._open,
             "close": self._close,
         }
 
     def serve(self) -> None:
-        """Answer until `bye` or the end of the input."""
+        """Answer until `bye`, the end of the input, or a silence longer than the host said there would be."""
         try:
             while True:
-                line = self._requests.next()
+                line = self._requests.next(self._idle_s)
                 if line is None or not self._serve_one(line):
                     return
         except (EOFError, BrokenPipeError):
@@ -160,6 +164,9 @@ class Supervisor:
             raise DeviceError(
                 f"the host speaks protocol {request.get('protocol')}, the agent {VERSION}; update the older one"
             )
+        if request.get("lock") and self._lock is None:
+            self._lock = hold(Path(request["lock"]), str(request.get("owner")))
+        self._idle_s = request.get("idle_s")
         return encode(answer(request, {"protocol": VERSION, "pid": os.getpid(), "python": sys.version.split()[0]}))
 
     def _device(self, request: dict[str, Any], line: bytes) -> bytes:

@@ -31,13 +31,13 @@ class Lines:
         self._ended = not data
         return bool(data)
 
-    def next(self) -> Optional[bytes]:
-        """The next line, waited for; None at the end of the stream."""
+    def next(self, seconds: Optional[float] = None) -> Optional[bytes]:
+        """The next line, waited for; None at the end of the stream, or when nothing comes for so long."""
         while True:
             line = self.take()
             if line is not None:
                 return line
-            if self._ended or not self.fill():
+            if self._ended or not select.select([self.descriptor], [], [], seconds)[0] or not self.fill():
                 return None
 
 

@@ -1,18 +1,89 @@
-"""The emulated device, or a skip with the reason why there is none."""
+"""The emulated devices, or a skip with the reason why there are none."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from edgewright.errors import RefusedError
 from edgewright_exporters.loader.header import headers_place
+from served import BULLSEYE, TRIXIE, Installed, Served, System, adb_device, installed, ssh_device
 from userland import Userland, make_userland
+
+
+def cache() -> Path:
+    return headers_place().parent / "hardware"
 
 
 @pytest.fixture(scope="session")
 def userland() -> Userland:
     """An aarch64 system, kept in the user's cache."""
     try:
-        return make_userland(headers_place().parent / "hardware")
+        return make_userland(cache())
     except RefusedError as refusal:
         pytest.skip(str(refusal))
+
+
+@pytest.fixture(scope="session")
+def trixie() -> Installed:
+    """Debian 13: Python 3.13, OpenSSH 10 and adbd."""
+    return _installed(TRIXIE)
+
+
+@pytest.fixture(scope="session")
+def bullseye() -> Installed:
+    """Debian 11: Python 3.9 and glibc 2.31."""
+    return _installed(BULLSEYE)
+
+
+def _installed(system: System) -> Installed:
+    try:
+        return installed(system, cache())
+    except RefusedError as refusal:
+        pytest.skip(str(refusal))
+
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Generator[Start]:
+    """Switches a device on until the tests are over: `start(ssh_device, system)`."""
+    with ExitStack() as stack:
+
+        def on(kind: Callable[..., Served], system: Installed, **how: object) -> Served:
+            try:
+                device = kind(system, tmp_path_factory.mktemp("device"), **how)
+            except RefusedError as refusal:
+                pytest.skip(str(refusal))
+            stack.callback(device.stop)
+            return device
+
+        yield on
+
+
+@pytest.fixture(scope="session")
+def board(start: Start, trixie: Installed) -> Served:
+    """A board that answers ssh, with all it needs."""
+    return start(ssh_device, trixie)
+
+
+@pytest.fixture(scope="session")
+def phone(start: Start, trixie: Installed) -> Served:
+    """A device that answers adb, with all it needs."""
+    return start(adb_device, trixie)
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[Served], str]:
+    """Makes our clients find a device; returns its address."""
+
+    def found(device: Served) -> str:
+        for name, value in device.settings.items():
+            monkeypatch.setenv(name, value)
+        return device.address
+
+    return found

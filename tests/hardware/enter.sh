@@ -1,5 +1,6 @@
 # Puts a process into the emulated system: sh enter.sh COMMAND..., in fresh namespaces of users, mounts and processes.
-# Takes the host's folders ROOT, SITE, PYCACHE and JOB, the file CPUINFO, and QEMU_CPU.
+# Takes the host's folders ROOT, SITE, PYCACHE and JOB, the file CPUINFO, QEMU_CPU, and maybe a script PREPARE that is
+# run before the system is closed for writing.
 set -e
 MAGIC='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
 MASK='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
@@ -19,6 +20,7 @@ if mount -t binfmt_misc binfmt_misc "$ROOT/proc/sys/fs/binfmt_misc" 2>/dev/null;
   echo ":qemu-aarch64:M::$MAGIC:$MASK:$(command -v qemu-aarch64-static):FP" >"$ROOT/proc/sys/fs/binfmt_misc/register"
 fi
 
+if [ -n "$PREPARE" ]; then . "$PREPARE"; fi
 mount -o remount,bind,ro "$ROOT"
 cd /
 # Not `exec`: a crash of the first process of a namespace would go unseen, and the process on and on.

@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -150,53 +151,65 @@ def make_userland(cache: Path) -> Userland:
 
     Raises: RefusedError with the reason why there can be none here.
     """
-    _install_tools()
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root = _kept(cache, "root", (SUITE, *PACKAGES), _make_root)
+    install(TOOLS)
+    with locked(cache):
+        root = kept(cache, "root", (SUITE, *PACKAGES), lambda place: make_root(place, SUITE, PACKAGES))
         sites = {
-            name: _kept(cache, f"site-{name}", (*RUNTIMES[name], *PLATFORMS), partial(_make_site, name))
+            name: kept(cache, f"site-{name}", (*RUNTIMES[name], *PLATFORMS), partial(_make_site, name))
             for name in RUNTIMES
         }
-        pycache = _kept(cache, "pycache", (SUITE, *PACKAGES, *RUNTIMES.items()), _make_pycache)
+        pycache = kept(cache, "pycache", (SUITE, *PACKAGES, *RUNTIMES.items()), _make_pycache)
     userland = Userland(root, sites, pycache)
     _check(userland)
     return userland
 
 
-def _install_tools() -> None:
+@contextmanager
+def locked(cache: Path) -> Generator[None]:
+    """The folder, made if need be, for one process at a time."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def install(tools: Mapping[str, str]) -> None:
+    """Install the packages of those programs that this host lacks. Raises: RefusedError where that cannot be."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise RefusedError("an emulated aarch64 system needs Linux and root")
-    missing = " ".join(package for tool, package in TOOLS.items() if not shutil.which(tool))
+    missing = " ".join(package for tool, package in tools.items() if not shutil.which(tool))
     if not missing:
         return
     if not shutil.which("apt-get"):
         raise RefusedError(f"an emulated aarch64 system needs {missing}, and there is no apt-get to install it")
-    _do("apt-get", "-q", "update")
-    _do("apt-get", "-q", "install", "-y", "--no-install-recommends", *missing.split())
+    run_tool("apt-get", "-q", "update")
+    run_tool("apt-get", "-q", "install", "-y", "--no-install-recommends", *missing.split())
 
 
-def _make_root(place: Path) -> None:
+def make_root(place: Path, suite: str, packages: Sequence[str]) -> None:
     """Packages are unpacked and not configured, so no program of theirs runs."""
     about = ("--format", "$(REPO_URI)", "Created-By: Packages", "Component: main")
-    mirrors = [uri for uri in _do("apt-get", "indextargets", *about).splitlines() if "security" not in uri]
+    mirrors = [uri for uri in run_tool("apt-get", "indextargets", *about).splitlines() if "security" not in uri]
     if not mirrors:
         raise RefusedError("apt has no mirror of Debian in its sources to take an aarch64 system from")
-    chosen = ("--architectures=arm64", "--variant=extract", f"--include={','.join(PACKAGES)}")
-    _do("mmdebstrap", "--quiet", *chosen, SUITE, str(place), mirrors[0])
+    chosen = ("--architectures=arm64", "--variant=extract", f"--include={','.join(packages)}")
+    run_tool("mmdebstrap", "--quiet", *chosen, suite, str(place), mirrors[0])
     for folder in ("proc", "sys", "dev", "tmp", "site", "pycache", "job"):
         (place / folder).mkdir(exist_ok=True)
 
 
 def _make_site(runtime: str, place: Path) -> None:
-    """Wheels for the device are unpacked by the host's pip; each runtime needs nothing else to run a graph."""
-    platforms = [f"--platform={name}_aarch64" for name in PLATFORMS]
-    install = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile")
-    device = ("--python-version=3.11", "--implementation=cp", "--only-binary=:all:")
-    _do(*install, *device, *platforms, "--target", str(place), *RUNTIMES[runtime])
+    make_site(place, "3.11", RUNTIMES[runtime])
     for name in NOT_FOR_DEVICES:
         (place / name).unlink(missing_ok=True)
+
+
+def make_site(place: Path, python: str, wheels: Sequence[str]) -> None:
+    """Wheels for the device are unpacked by the host's pip; each runtime needs nothing else to run a graph."""
+    platforms = [f"--platform={name}_aarch64" for name in PLATFORMS]
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile")
+    device = (f"--python-version={python}", "--implementation=cp", "--only-binary=:all:")
+    run_tool(*pip, *device, *platforms, "--target", str(place), *wheels)
 
 
 def _make_pycache(place: Path) -> None:
@@ -217,7 +230,7 @@ def _check(userland: Userland) -> None:
         )
 
 
-def _kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], None]) -> Path:
+def kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], None]) -> Path:
     """A folder of the cache, made once, in one step."""
     place = cache / f"{name}-{hashlib.sha256(repr(about).encode()).hexdigest()[:12]}"
     if not place.exists():
@@ -227,7 +240,7 @@ def _kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], N
     return place
 
 
-def _do(*command: str) -> str:
+def run_tool(*command: str) -> str:
     """What a program of the host says. Raises: RefusedError when it fails, or takes too long."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:

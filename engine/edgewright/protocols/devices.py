@@ -35,7 +35,12 @@ class Link(Protocol):
 
     @property
     def python(self) -> str:
-        """The interpreter that runs our agent there."""
+        """The interpreter that runs our agent there; empty where there is none."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may come to the same `root`: the agent takes a lock there then."""
         ...
 
     def run(self, argv: Sequence[str], stdin: bytes = b"", timeout: float = 60) -> tuple[int, bytes, bytes]: ...
@@ -44,7 +49,10 @@ class Link(Protocol):
         """Copy a file or folder to the device; returns where it lies there."""
         ...
 
-    def get(self, remote: str, local: Path) -> None: ...
+    def get(self, remote: str, local: Path) -> None:
+        """Copy a file of the device to this host."""
+        ...
+
     def close(self) -> None: ...
 
 
