@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "verify": ("edgewright.cli.verify", "Check a bundle: every digest, and its answer to its own example."),
     "targets": ("edgewright.cli.targets", "List the targets, or one with the source of every figure."),
     "plugins": ("edgewright.cli.plugins", "List the plugins, what they offer, and why any is broken."),
+    "device": ("edgewright.cli.device", "Prepare a device: what it lacks is installed from this host."),
     "doctor": ("edgewright.cli.doctor", "Tell what this machine has, what is missing and how to get it."),
     "clean": ("edgewright.cli.clean", "Remove the cache."),
 }

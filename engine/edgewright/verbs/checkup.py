@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, RefusedError
-from edgewright.pipeline import open_agent
+from edgewright.onboarding.install import Prepared, prepare
+from edgewright.pipeline import open_agent, open_link
 from edgewright.protocols import Requirement
 from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
 from edgewright.store import Store
@@ -53,6 +54,12 @@ def fix(env: Environment) -> tuple[Finding, ...]:
         else:
             found.append(Finding("ok", f"{name}: {requirement.name}", "fetched"))
     return tuple(found)
+
+
+def set_up(address: str, packages: Sequence[str], env: Environment) -> Prepared:
+    """Prepare the device at an address. Raises: DeviceError, RefusedError."""
+    with ExitStack() as stack:
+        return prepare(open_link(address, env, stack), env.store, packages)
 
 
 def _host(store: Store) -> Iterator[Finding]:

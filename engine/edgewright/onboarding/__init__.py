@@ -1,0 +1,1 @@
+"""What a device needs before bundles run there: found out (`preflight`), got on this host (`wheels`), put there."""
