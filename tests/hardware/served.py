@@ -60,10 +60,11 @@ for folder in home data run root; do mkdir -p "$ROOT/$folder"; mount -t tmpfs -o
 mkdir -p "$ROOT/run/sshd" "$ROOT/home/pi/.ssh" "$ROOT/data/local/tmp" "$ROOT/data/misc/adb"
 cp "$FILES/sshd_config" "$FILES/host_key" "$ROOT/run/"; chmod 600 "$ROOT/run/host_key"
 cp "$FILES/key.pub" "$ROOT/home/pi/.ssh/authorized_keys"; chmod 700 "$ROOT/home/pi" "$ROOT/home/pi/.ssh"
-for place in home/pi/.edgewright data/local/tmp/edgewright; do
-  if [ -n "$READY" ]; then mkdir -p "$ROOT/$place/site"; mount --bind -o ro "$READY" "$ROOT/$place/site"; fi
-done
+mkdir -p "$ROOT/home/pi/.edgewright/site" "$ROOT/data/local/tmp/edgewright/site"
 chown -R 1000:1000 "$ROOT/home/pi"
+for place in home/pi/.edgewright data/local/tmp/edgewright; do
+  if [ -n "$READY" ]; then mount --bind -o ro "$READY" "$ROOT/$place/site"; else rmdir "$ROOT/$place/site"; fi
+done
 """
 """What is made in the device before its system is closed for writing."""
 
@@ -263,11 +264,13 @@ def adb_device(system: Installed, folder: Path, **how: object) -> Served:
             device.keep(
                 subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", *net, *server],
-                    env={**os.environ, **adb_settings(folder)},
+                    env={"PATH": os.environ["PATH"], "HOME": str(folder)},
                     stdout=log,
                     stderr=log,
                 )
             )
+        # A client that finds no server starts one of its own, which would see the host's network.
+        _until((folder / "adb.sock").exists, "no adb server")
         _until(lambda: _connected(folder), "adb does not connect")
     except RefusedError as silent:
         device.stop()
@@ -276,8 +279,8 @@ def adb_device(system: Installed, folder: Path, **how: object) -> Served:
 
 
 def adb_settings(folder: Path) -> Mapping[str, str]:
-    """What adb's client and server need to find one another, and nobody else's keys."""
-    return {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/adb.sock", "ANDROID_USER_HOME": str(folder / "android")}
+    """How adb's client finds the device's own server."""
+    return {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/adb.sock"}
 
 
 def _connected(folder: Path) -> bool:
