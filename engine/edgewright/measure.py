@@ -47,6 +47,11 @@ UNDISTURBED = 5
 LATER_WARM_UP = {"least_ns": 40_000_000, "most_ns": 500_000_000}
 """For rounds after the first: the clocks are up, only the new process has to find its caches."""
 
+FIRST_LOOK = 3
+"""Rounds that every candidate takes part in."""
+HOPELESS = 1.15
+"""Who took so many times as long as the quickest in each of those rounds will not win a race; noise is far below it."""
+
 Progress = Callable[[str, int, int], None]
 """(message, done, total)."""
 
@@ -174,9 +179,12 @@ def compare(
     *,
     reference: str,
     seed: int = 0,
+    race: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Measured]:
     """Measure candidates side by side; every one gets a ratio to `reference` with its 95 % interval.
+
+    In a race only who may still win is measured in all rounds, and the reference; others keep a wider interval.
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does; RecipeError for an unknown reference.
     """
@@ -184,17 +192,31 @@ def compare(
         raise RecipeError(f"there is no candidate {reference!r} to compare with; {suggest(reference, candidates)}")
     rng = np.random.default_rng(seed)
     rounds: list[_Round] = []
+    running = dict(candidates)
     for number in range(preset.rounds):
-        rounds.append(_round(agent, candidates, preset, rng=rng, number=number))
+        rounds.append(_round(agent, running, preset, rng=rng, number=number))
         if progress:
-            progress(f"comparing {', '.join(candidates)}", number + 1, preset.rounds)
-    quick = {name: _undisturbed(name, rounds) for name in candidates}
+            progress(f"comparing {', '.join(running)}", number + 1, preset.rounds)
+        if race and number + 1 == FIRST_LOOK:
+            running = {name: candidates[name] for name in (reference, *_hopeful(running, reference, rounds))}
+    own = {name: [each for each in rounds if name in each.opened] for name in candidates}
+    quick = {name: _undisturbed(name, own[name]) for name in candidates}
     return {
         name: _summed_up(
-            agent.device(), name, candidates[name], preset, rounds, _log_ratios(quick[reference], quick[name])
+            agent.device(), name, candidates[name], preset, own[name], _log_ratios(quick[reference], quick[name])
         )
         for name in candidates
     }
+
+
+def _hopeful(names: Iterable[str], reference: str, rounds: Sequence[_Round]) -> list[str]:
+    """Who may still win, but for the reference, which stays whatever it takes."""
+    times = {name: _undisturbed(name, rounds) for name in names}
+    best = [min(each) for each in zip(*times.values(), strict=True)]
+    near = {
+        name: any(ns <= HOPELESS * least for ns, least in zip(own, best, strict=True)) for name, own in times.items()
+    }
+    return [name for name in near if near[name] and name != reference]
 
 
 def _undisturbed(name: str, rounds: Sequence[_Round]) -> list[float]:
@@ -206,7 +228,8 @@ def _undisturbed(name: str, rounds: Sequence[_Round]) -> list[float]:
 
 
 def _log_ratios(reference: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [math.log(one / two) for one, two in zip(reference, other, strict=True)]
+    """Of the rounds that both took part in: the first ones."""
+    return [math.log(one / two) for one, two in zip(reference, other)]
 
 
 def _round(

@@ -14,7 +14,17 @@ import pytest
 from edgewright import stats
 from edgewright.agent import Agent, start_agent
 from edgewright.errors import RecipeError
-from edgewright.measure import PRESETS, UNDISTURBED, Candidate, Preset, compare, device_lock, find_preset, measure_one
+from edgewright.measure import (
+    FIRST_LOOK,
+    PRESETS,
+    UNDISTURBED,
+    Candidate,
+    Preset,
+    compare,
+    device_lock,
+    find_preset,
+    measure_one,
+)
 from edgewright_devices.local import LOCAL
 
 MakeBundle = Callable[..., Path]
@@ -114,6 +124,27 @@ def test_candidates_are_compared_with_the_reference(
     assert all(measured.latency["p50"].n >= SHORT.runs for measured in found.values())
     assert found["slow"].latency["p50"].interval is not None
     assert [step[1:] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(("reference", "rounds"), [("quick", {"quick": 5, "slow": FIRST_LOOK}), ("slow", None)])
+def test_a_race_leaves_behind_who_cannot_win_and_never_the_reference(
+    agent: Agent, make_bundle: MakeBundle, eight_times: dict[str, Any], reference: str, rounds: dict[str, int] | None
+) -> None:
+    bundle, five = make_bundle(WORK), Preset("five", seconds=0.1, runs=50, rounds=5)
+    found = compare(
+        agent,
+        {"quick": Candidate(bundle), "slow": Candidate(bundle, eight_times)},
+        five,
+        reference=reference,
+        race=True,
+    )
+    wanted = rounds or dict.fromkeys(found, five.rounds)
+    assert {name: len(measured.runs_ns) for name, measured in found.items()} == wanted
+    for name, measured in found.items():
+        assert measured.ratio is not None
+        assert measured.ratio.n == wanted[name]
+        shared = found[reference].runs_ns[: wanted[name]]
+        assert (measured.ratio.value, measured.ratio.interval) == worked_out(shared, measured.runs_ns)
 
 
 def worked_out(reference: Any, other: Any) -> tuple[float, tuple[float, float] | None]:

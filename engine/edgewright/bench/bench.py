@@ -148,7 +148,7 @@ class Bench:
     def _quickly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
         return {
             name: Cost(found.typical, found.ratio or unknown("speed-up", "x", "measured alone"))
-            for name, found in self.timed(plans, "quick").items()
+            for name, found in self.timed(plans, "quick", race=True).items()
         }
 
     def stage_costs(self, model: Model, plan: Plan | None = None) -> tuple[StageCost, ...]:
@@ -171,8 +171,10 @@ class Bench:
             self.device.warm(opened)
             return self.device.calibrate(opened, seconds=CALIBRATE_S)
 
-    def timed(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Measured]:
-        """Everything that timing tells, interleaved on the device; ratios refer to the first."""
+    def timed(
+        self, plans: Mapping[str, tuple[Model, Plan]], preset: str, *, race: bool = False
+    ) -> Mapping[str, Measured]:
+        """Everything that timing tells, interleaved on the device (`measure.compare`); ratios refer to the first."""
         assert self.device is not None
         candidates = {
             name: measure.Candidate(self.trial(model, plan), {"runtimes": self.entries(plan)})
@@ -185,6 +187,7 @@ class Bench:
                 measure.find_preset(preset),
                 reference=next(iter(plans)),
                 seed=self.recipe.seed,
+                race=race,
                 progress=self.progress,
             )
 
