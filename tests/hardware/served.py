@@ -60,11 +60,12 @@ for folder in home data run root; do mkdir -p "$ROOT/$folder"; mount -t tmpfs -o
 mkdir -p "$ROOT/run/sshd" "$ROOT/home/pi/.ssh" "$ROOT/data/local/tmp" "$ROOT/data/misc/adb"
 cp "$FILES/sshd_config" "$FILES/host_key" "$ROOT/run/"; chmod 600 "$ROOT/run/host_key"
 cp "$FILES/key.pub" "$ROOT/home/pi/.ssh/authorized_keys"; chmod 700 "$ROOT/home/pi" "$ROOT/home/pi/.ssh"
-mkdir -p "$ROOT/home/pi/.edgewright/site" "$ROOT/data/local/tmp/edgewright/site"
+if [ -n "$READY" ]; then mkdir -p "$ROOT/home/pi/.edgewright/site" "$ROOT/data/local/tmp/edgewright/site"; fi
 chown -R 1000:1000 "$ROOT/home/pi"
-for place in home/pi/.edgewright data/local/tmp/edgewright; do
-  if [ -n "$READY" ]; then mount --bind -o ro "$READY" "$ROOT/$place/site"; else rmdir "$ROOT/$place/site"; fi
-done
+if [ -n "$READY" ]; then
+  mount --bind -o ro "$READY" "$ROOT/home/pi/.edgewright/site"
+  mount --bind -o ro "$READY" "$ROOT/data/local/tmp/edgewright/site"
+fi
 """
 """What is made in the device before its system is closed for writing."""
 
@@ -165,7 +166,7 @@ class Served:
         """Switch it off."""
         for process in reversed(self._processes):
             process.kill()
-            process.wait()
+            process.communicate()
 
     def boot(self, command: Sequence[str], *, network: bool = False) -> None:
         """Start the device with one program in it."""
@@ -233,11 +234,16 @@ def ssh_device(system: Installed, folder: Path, *, name: str = "board", **how: o
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
     device.boot(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/sshd_config"])
     try:
-        _until(lambda: socket.create_connection(("127.0.0.1", port), 1).recv(4) == b"SSH-", "no sshd")
+        _until(lambda: _greets(port), "no sshd")
     except RefusedError as silent:
         device.stop()
         raise RefusedError(f"{silent}: {device.said()}") from None
     return device
+
+
+def _greets(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), 1) as client:
+        return client.recv(4) == b"SSH-"
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from edgewright.errors import DeviceError
 from edgewright_devices.child import ChildProcess
@@ -172,7 +172,7 @@ def _stream(shell: Shell, script: str, entries: Iterable[_Entry]) -> None:
     moving = _Moving(child)
     try:
         with suppress(BrokenPipeError):  # the script says why it stopped
-            with tarfile.open(fileobj=moving, mode="w|") as tar:
+            with tarfile.open(fileobj=cast("IO[bytes]", moving), mode="w|") as tar:
                 for entry in entries:
                     _add(tar, entry)
             child.stdin.close()
