@@ -7,6 +7,7 @@ and nothing of them outlives the process that started them.
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import time
@@ -157,6 +158,14 @@ class Served:
         """What a shell script of this host's programs says that runs among the device's mounts, as root."""
         return run_tool("nsenter", "-t", str(self.pid), "-m", "-p", "sh", "-c", script)
 
+    def show_sys(self, tree: Path) -> None:
+        """Show the files of `tree` as the device's /sys while it runs; what Linux says of the CPUs stays as it is."""
+        place = shlex.quote(f"{self.root}/sys")
+        self.inside(
+            f"mount -t tmpfs tmpfs {place} && cp -a {shlex.quote(str(tree))}/. {place} && "
+            f"mkdir -p {place}/devices/system && mount --rbind /sys/devices/system {place}/devices/system"
+        )
+
     @property
     def root(self) -> Path:
         """The device's root folder, as its own mounts have it."""
@@ -181,7 +190,8 @@ class Served:
             "READY": self._system.site if self._ready else "",
         }
         kinds = ("--user", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
-        entered = ("sh", "-c", 'read go; exec sh "$@"', "sh", str(ENTER), *command)
+        # --kill-child does not survive the moment when the first process gets the rights of its namespace's root
+        entered = ("sh", "-c", 'read go; exec setpriv --pdeathsig KILL sh "$@"', "sh", str(ENTER), *command)
         with open(self.folder / "log", "wb") as log:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", *kinds, *(["--net"] if network else []), *entered],
@@ -275,8 +285,7 @@ def adb_device(system: Installed, folder: Path, **how: object) -> Served:
                     stderr=log,
                 )
             )
-        # A client that finds no server starts one of its own, which would see the host's network.
-        _until((folder / "adb.sock").exists, "no adb server")
+        _until(lambda: _listens(folder / "adb.sock"), "no adb server")  # a client would start another, out of reach
         _until(lambda: _connected(folder), "adb does not connect")
     except RefusedError as silent:
         device.stop()
@@ -287,6 +296,12 @@ def adb_device(system: Installed, folder: Path, **how: object) -> Served:
 def adb_settings(folder: Path) -> Mapping[str, str]:
     """How adb's client finds the device's own server."""
     return {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/adb.sock"}
+
+
+def _listens(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(place))
+    return True
 
 
 def _connected(folder: Path) -> bool:
