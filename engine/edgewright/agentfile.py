@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgewright.errors import DeviceError
 
-CORE_PARTS = ("__init__", "errors", "types", "gates", "protocols", "bundle", "protocol")
+CORE_PARTS = ("__init__", "errors", "types", "gates", "machine", "protocols", "bundle", "protocol")
 """What crosses of the core: the device set, and the protocols that third parties import to be typed."""
 
 

@@ -14,10 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgewright.machine import emulation_signs
 from edgewright.types import Device
 from edgewright_runtime.processor import find_features, find_isa, read_cpuinfo
-
-_X86 = ("x86_64", "i686")
 
 
 def find_device() -> Device:
@@ -43,22 +42,11 @@ def find_device() -> Device:
 
 
 def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
-    """The evidence that instructions are emulated here, or nothing.
-
-    User-mode QEMU shows as our own executable or our parent's, as a registered interpreter for our own instruction
-    set, or as an x86 cpuinfo under another set; full emulation names itself as the processor.
-    """
-    # It answers for `self` and for our process id as if it were not there, but not for the thread.
-    for process in ("thread-self", str(os.getppid())):
-        program = _program(proc / process)
-        if program.startswith("qemu-"):
-            return f"runs under {program}"
-    if (proc / "sys/fs/binfmt_misc" / f"qemu-{isa}").exists():
-        return f"this kernel runs {isa} programs through qemu-{isa}"
-    if isa not in _X86 and re.search(r"^vendor_id\s*:", cpuinfo, re.MULTILINE):
-        return f"a processor of another instruction set than {isa}"
-    name = re.search(r"QEMU TCG|QEMU Virtual CPU|VirtualApple", cpuinfo)
-    return f"the processor calls itself {name.group()}" if name else ""
+    """The evidence that instructions are emulated here, or nothing."""
+    # QEMU answers for `self` and for our process id as if it were not there, but not for the thread.
+    programs = [_program(proc / process) for process in ("thread-self", str(os.getppid()))]
+    interpreted = (proc / "sys/fs/binfmt_misc" / f"qemu-{isa}").exists()
+    return emulation_signs(isa, cpuinfo, programs, interpreted=interpreted)
 
 
 def _program(process: Path) -> str:

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
 from edgewright.errors import BundleError
+from edgewright.machine import ARM_BITS, FEATURES, arm_features, listed_features
 from edgewright.types import Companion, Needs
-
-FEATURES = frozenset(
-    (
-        *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
-        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-        *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-    )
-)
-"""The instruction sets that change how fast a kernel can be; cpuinfo lists a hundred others."""
-
-AT_HWCAP, AT_HWCAP2 = 16, 26
-ARM_BITS: Mapping[int, Mapping[str, int]] = {
-    AT_HWCAP: {"asimd": 1, "asimdhp": 10, "asimddp": 20, "sve": 22},
-    AT_HWCAP2: {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23},
-}
-"""Where Linux tells a process on aarch64 what it can do (arch/arm64/include/uapi/asm/hwcap.h)."""
 
 NARROW = {"x86_64": "i686", "aarch64": "armv8l"}
 """What a process of 32 bits runs on, where the kernel has 64."""
@@ -57,12 +41,8 @@ def find_features(isa: str, cpuinfo: str, auxval: Optional[Callable[[int], int]]
     """
     auxval = auxval or _auxval()
     if isa == "aarch64" and auxval is not None:
-        words = {word: auxval(word) for word in ARM_BITS}
-        return frozenset(
-            name for word, bits in ARM_BITS.items() for name, bit in bits.items() if words[word] >> bit & 1
-        )
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return frozenset(match.group(1).split()) & FEATURES if match else frozenset()
+        return arm_features({word: auxval(word) for word in ARM_BITS})
+    return listed_features(cpuinfo)
 
 
 def _auxval() -> Optional[Callable[[int], int]]:

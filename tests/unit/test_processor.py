@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import BundleError
+from edgewright.machine import ARM_BITS, FEATURES
 from edgewright.types import Companion, Needs
 from edgewright_runtime import processor
-from edgewright_runtime.processor import ARM_BITS, FEATURES, check_processor, find_features, find_isa, read_cpuinfo
+from edgewright_runtime.processor import check_processor, find_features, find_isa, read_cpuinfo
 
 X86 = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse4_2 avx2 fma constant_tsc\n"
 ARM = "Features\t: fp asimd crc32 asimddp\n"
