@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 
 from edgewright.errors import DeviceError
-from edgewright.protocols import Connection, Link
+from edgewright.protocols import Connection, Link, Spotted
 from edgewright_devices.remote.link import RemoteLink
 
 FOLDER = "/data/local/tmp/edgewright"
@@ -80,10 +80,16 @@ def _chosen(serial: str, devices: dict[str, str]) -> str:
     state = devices.get(serial)
     if state is None:
         raise DeviceError(f"adb knows no device {serial!r}; plug it in or run adb connect; there are {there}")
-    if state != "device":
-        reason = next((way for name, way in STATES.items() if state.startswith(name)), f"adb calls it {state!r}")
+    if reason := _reason(state):
         raise DeviceError(f"adb://{serial} cannot be used: {reason}")
     return serial
+
+
+def _reason(state: str) -> str:
+    """Why a device in that state cannot be used, and what to do; nothing when it can."""
+    if state == "device":
+        return ""
+    return next((way for name, way in STATES.items() if state.startswith(name)), f"adb calls it {state!r}")
 
 
 class Adb:
@@ -94,6 +100,10 @@ class Adb:
     def open(self, address: str) -> Link:
         """Raises: DeviceError when the device is not there or not ready."""
         return RemoteLink(AdbShell(address), FOLDER)
+
+    def discover(self, *, configured: bool = False) -> Iterable[Spotted]:
+        """Every device that adb knows, whatever its state. Raises: DeviceError when adb does not answer."""
+        return tuple(Spotted(f"adb://{serial}", _reason(state)) for serial, state in attached().items())
 
 
 ADB = Adb()

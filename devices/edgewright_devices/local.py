@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgewright.errors import DeviceError
-from edgewright.protocols import Connection, Link, Process
+from edgewright.protocols import Connection, Link, Process, Spotted
 from edgewright_devices.child import ChildProcess
 
 
@@ -68,6 +68,10 @@ class Local:
         if address:
             raise DeviceError(f"local takes no address, found {address!r}; write --on local")
         return LocalLink()
+
+    def discover(self, *, configured: bool = False) -> Iterable[Spotted]:
+        """None: this machine is the host, and every verb's default."""
+        return ()
 
 
 LOCAL = Local()

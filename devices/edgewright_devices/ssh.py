@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgewright.errors import DeviceError
-from edgewright.protocols import Connection, Link
+from edgewright.protocols import Connection, Link, Spotted
 from edgewright_devices.child import ChildProcess
 from edgewright_devices.remote.link import RemoteLink
+from edgewright_devices.sshconfig import hosts
 
 CONFIG = "EDGEWRIGHT_SSH_CONFIG"
 """Names a configuration file to use in the place of ~/.ssh/config."""
 
+USER_CONFIG = "~/.ssh/config"
 CONNECT_S = 30.0
 ALIVE = ("ServerAliveInterval=10", "ServerAliveCountMax=3")
 """A device that says nothing for 30 s is lost."""
@@ -131,6 +133,14 @@ class Ssh:
         except BaseException:
             shell.close()
             raise
+
+    def discover(self, *, configured: bool = False) -> Iterable[Spotted]:
+        """The hosts that the user's configuration names, where they are asked for; none is connected to."""
+        if not configured:
+            return ()
+        return tuple(
+            Spotted(f"ssh://{host}") for host in hosts(Path(os.environ.get(CONFIG) or USER_CONFIG).expanduser())
+        )
 
 
 SSH = Ssh()

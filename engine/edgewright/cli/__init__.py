@@ -21,6 +21,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "targets": ("edgewright.cli.targets", "List the targets, or one with the source of every figure."),
     "plugins": ("edgewright.cli.plugins", "List the plugins, what they offer, and why any is broken."),
     "device": ("edgewright.cli.device", "Prepare a device: what it lacks is installed from this host."),
+    "devices": ("edgewright.cli.devices", "List the devices at hand: model, sensors, and whether they are busy."),
     "doctor": ("edgewright.cli.doctor", "Tell what this machine has, what is missing and how to get it."),
     "clean": ("edgewright.cli.clean", "Remove the cache."),
 }

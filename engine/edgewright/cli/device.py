@@ -14,19 +14,33 @@ def command() -> None:
 
 @command.command("setup")
 @click.option("--on", required=True, metavar="ADDRESS", help="The device: ssh://user@host, adb://serial.")
-@click.option("--package", multiple=True, metavar="NAME==VERSION", help="Another version than the newest that runs.")
+@click.option(
+    "--with", "extra", multiple=True, metavar="DIST", help="Another distribution: a requirement, wheel or folder."
+)
+@click.option("--upgrade", is_flag=True, help="Look for newer versions than those set up before.")
 @shared_options
-def setup(on: str, package: tuple[str, ...], as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
-    """Install numpy and onnxruntime for the agent where the device lacks them; it needs no network for that."""
-    from edgewright.verbs.checkup import set_up
+def setup(
+    on: str, extra: tuple[str, ...], *, upgrade: bool, as_json: bool, no_plugin: tuple[str, ...], cache: str | None
+) -> int:
+    """Install numpy and onnxruntime for our agent where the device lacks them; it needs no network for that.
 
-    found = set_up(on, package, open_environment(Console(quiet=as_json), no_plugin, cache))
+    What works on the device stays as it is. Distributions named with --with come without what they depend on: name
+    that too.
+    """
+    from edgewright.onboarding.findings import describe
+    from edgewright.tables import amount
+    from edgewright.verbs.preparing import set_up
+
+    done = set_up(on, open_environment(Console(quiet=as_json), no_plugin, cache), extra, upgrade=upgrade)
     if as_json:
-        print_json("device setup", {"address": on, **vars(found)})
+        print_json("device setup", {"address": on, **vars(done)})
         return 0
-    for name in found.kept:
-        click.echo(f"{on}: {name} is the device's own, and stays as it is")
-    click.echo(f"{on}: installed {', '.join(found.installed)}" if found.installed else f"{on}: nothing was missing")
-    for name, each in found.device.found.items():
-        click.echo(f"{on}: {name} {each.version or each.trouble or 'is missing'}")
+    click.echo(f"{on}: {describe(done.device)}")
+    for note in done.notes:
+        click.echo(f"note: {note}")
+    sent = f"installed {', '.join(done.installed)} ({amount(done.sent_bytes, 'B')})"
+    click.echo(sent if done.installed else "nothing was missing, nothing was sent")
+    found = done.device.python.found["onnxruntime"] if done.device.python else None
+    if found and found.works:
+        click.echo(f"onnxruntime {found.version} works there: {', '.join(found.providers)}")
     return 0

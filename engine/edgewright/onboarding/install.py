@@ -2,100 +2,215 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shlex
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from edgewright.errors import DeviceError, RefusedError
-from edgewright.onboarding.preflight import PACKAGES, Preflight, examine
-from edgewright.onboarding.wheels import platforms, unpacked
+from edgewright.onboarding.preflight import PACKAGES, SITE, Interpreter, Preflight, ask_interpreter, examine
+from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, platforms, unpack
 from edgewright.protocols import Link
 from edgewright.store import Store
 
-SITE = "site"
-"""The folder of ours that the agent's Python looks into first."""
-
 MARK = "edgewright.json"
-"""In that folder: what it was made of."""
+"""In the folder that was sent: what was asked for and what it holds."""
 
-CHECK = "import sys; sys.path.insert(0, sys.argv[1])\nfor name in sys.argv[2:]: __import__(name)"
+OLDER = ("<1.28", "<1.22")
+"""Where the newest onnxruntime dies at import: since 1.28 it reads the layout of caches from /sys, since 1.22 it
+counts cores in a way that some boards do not survive (microsoft/onnxruntime#25103, #25472)."""
 
-SWITCH = """cd {root} || exit 1
-rm -rf site.old; [ ! -d site ] || mv site site.old || exit 1
-mv site.new site || {{ mv site.old site; exit 1; }}
-rm -rf site.old
-"""
+BUSY = 75
+SAID = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was done: the packages that were put there (none when it was ready), and what the device has now."""
+    """What was done. `installed` is empty where nothing was sent; `notes` are for the user."""
 
     installed: tuple[str, ...]
-    kept: tuple[str, ...]
+    sent_bytes: int
+    notes: tuple[str, ...]
     device: Preflight
 
 
-def prepare(link: Link, store: Store, versions: Sequence[str] = ()) -> Prepared:
-    """Install what the device's own Python lacks of numpy and onnxruntime; `versions` are requirements for them.
+@dataclass(frozen=True)
+class _Wish:
+    """What may be put on the device, best first: each is tried in turn until one can be imported there."""
 
-    What works there is never replaced or hidden: it may have providers that no wheel has.
+    asked: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
-    Raises: RefusedError when it cannot be prepared, DeviceError when it is lost or what was put there does not work;
-        what was there before is there still then.
+
+def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: bool = False, say: SAID) -> Prepared:
+    """Give the device's Python numpy and onnxruntime, unless it has one that works, and `extra` distributions.
+
+    Args:
+        link: To a device other than this host.
+        store: Keeps what was got for the device.
+        extra: Requirements, wheels or project folders; one of numpy or onnxruntime chooses its version.
+        upgrade: Looks for newer versions.
+        say: Is told of what takes long.
+
+    Raises: RefusedError when it cannot be prepared, DeviceError when it is lost or busy, or nothing works there. Then
+        what was there before is there still.
     """
+    if not link.shared:
+        raise RefusedError("this machine needs no setup: its runtime is the engine's own; name a device with --on")
+    say(f"looking at {link.address}")
     before = examine(link)
-    if before.python is None:
-        raise RefusedError(f"{link.address} has no Python 3.9 or newer; the agent needs one")
-    wanted = tuple(_requirement(name, versions) for name in PACKAGES if not before.own[name].works)
-    kept = tuple(f"{name} {before.own[name].version}" for name in PACKAGES if before.own[name].works)
-    if not wanted or _there(link) == _mark(wanted):
-        return Prepared((), kept, before)
-    tags = platforms(before.machine, before.libc)
-    _put(link, unpacked(wanted, before.python, tags, store), wanted)
-    return Prepared(wanted, kept, examine(link))
+    python = _usable(link, before)
+    wish = _wish(python, tuple(extra))
+    if not upgrade and _stands(before, python, wish):
+        return Prepared((), 0, wish.notes, before)
+    if not wish.asked:
+        if before.mark:
+            _lead(link, "")
+        return Prepared((), 0, wish.notes, examine(link) if before.mark else before)
+    kind = Kind(".".join(python.version.split(".")[:2]), python.abi, platforms(before.isa, before.libc))
+    done = _first_that_works(link, store, wish, kind, upgrade=upgrade, say=say, before=before)
+    same = before.mark.get("digest") == done.site.digest
+    installed = () if same else tuple(f"{name} {version}" for name, version in sorted(done.site.versions.items()))
+    after = replace(before, python=done.python, mark=_about(done.site, wish))
+    return Prepared(installed, 0 if same else done.site.size, (*wish.notes, *done.troubles), after)
 
 
-def _requirement(name: str, versions: Sequence[str]) -> str:
-    """`name==1.2` where such a version was asked for, else the bare name."""
-    return next((each for each in versions if each.startswith(name) and not each[len(name) :][:1].isalnum()), name)
-
-
-def _mark(wanted: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(wanted)).encode()).hexdigest()
-
-
-def _there(link: Link) -> str:
-    _, said, _ = link.run(["sh", "-c", f"cat {shlex.quote(str(link.root / SITE / MARK))} 2>/dev/null"])
-    try:
-        return str(json.loads(said)["digest"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _put(link: Link, site: Path, wanted: Sequence[str]) -> None:
-    """Send it under another name, import it there, and only then let it take its place."""
-    with tempfile.TemporaryDirectory(prefix="edgewright-site-") as scratch:
-        folder = Path(scratch) / SITE
-        shutil.copytree(site, folder, copy_function=_linked)
-        (folder / MARK).write_text(json.dumps({"digest": _mark(wanted), "packages": list(wanted)}))
-        place = link.put(folder, f"{SITE}.new")
-    names = [name for name in PACKAGES if any(each.startswith(name) for each in wanted)]
-    status, _, errors = link.run([link.python, "-c", CHECK, place, *names], timeout=240)
-    if status:
-        last = (errors.decode(errors="replace").strip().splitlines() or [f"exit status {status}"])[-1]
-        link.run(["rm", "-rf", place])
-        raise DeviceError(f"{' and '.join(wanted)} do not work on {link.address}, so nothing was changed: {last[:200]}")
-    status, _, errors = link.run(["sh", "-c", SWITCH.format(root=shlex.quote(str(link.root)))])
-    if status:
-        raise DeviceError(
-            f"{link.address} could not put {place} in its place: {errors.decode(errors='replace').strip()}"
+def _usable(link: Link, device: Preflight) -> Interpreter:
+    """Raises: RefusedError, DeviceError when nothing can be set up there now."""
+    if device.busy:
+        raise DeviceError(f"{link.address} is in use by {device.busy}; wait for its end, or end that process")
+    if device.python is None:
+        raise RefusedError(
+            f"{link.address} has no Python 3.9 or newer, which numpy and onnxruntime need; install one there, "
+            "such as with apt install python3"
         )
+    if device.python.implementation != "cpython":
+        raise RefusedError(
+            f"the Python of {link.address} is {device.python.implementation}; the wheels are CPython's; install that"
+        )
+    return device.python
+
+
+# ------------------------------------------------------------------ what to put there
+
+
+def _wish(python: Interpreter, extra: tuple[str, ...]) -> _Wish:
+    """A runtime of the device's own that works stays: it may have providers that no wheel has."""
+    own = python.own["onnxruntime"]
+    pinned = {name: each for each in extra for name in PACKAGES if _name(each) == name}
+    others = tuple(each for each in extra if _name(each) not in PACKAGES)
+    if own.works:
+        notes = (f"onnxruntime {own.version} is the device's own ({', '.join(own.providers)}) and stays as it is",)
+        notes += tuple(f"{each} was not installed, since it would hide the device's own" for each in pinned.values())
+        return _Wish(others, (others,), notes)
+    numpy, runtime = (pinned.get(name, name) for name in PACKAGES)
+    choices: list[tuple[str, ...]] = [(numpy, runtime, *others)]
+    if runtime == "onnxruntime":
+        choices += [(numpy, f"onnxruntime{older}", *others) for older in OLDER]
+    if own.trouble and python.own["numpy"].version.startswith("2.") and not pinned:
+        choices.insert(0, ("numpy<2", *others))  # a runtime that was built for NumPy 1, as JetPack's were for long
+    notes = (f"the device's own onnxruntime does not work: {own.trouble}",) if own.trouble else ()
+    return _Wish((numpy, runtime, *others), tuple(choices), notes)
+
+
+def _name(requirement: str) -> str:
+    """The distribution that a requirement names; of a path, nothing that is a package of ours."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return found.group().lower().replace("_", "-") if found and "/" not in requirement else requirement
+
+
+def _stands(device: Preflight, python: Interpreter, wish: _Wish) -> bool:
+    """Whether an earlier setup left just what is asked for now, and it works."""
+    works = all(python.found[name].works for name in PACKAGES)
+    local = any("/" in each or each.endswith(".whl") for each in wish.asked)
+    return works and not local and tuple(device.mark.get("asked", ())) == wish.asked
+
+
+# ------------------------------------------------------------------ getting it there
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What now works on the device, what its Python imports since, and what became of the choices before it."""
+
+    site: Unpacked
+    python: Interpreter
+    troubles: tuple[str, ...]
+
+
+def _first_that_works(
+    link: Link, store: Store, wish: _Wish, kind: Kind, *, upgrade: bool, say: SAID, before: Preflight
+) -> _Done:
+    """Raises: NoWheel when there is nothing to try, DeviceError when nothing works."""
+    troubles: list[str] = []
+    tried: set[str] = set()
+    for requirements in wish.choices:
+        say(f"looking for {' and '.join(requirements)} for Python {kind.python} on {kind.platforms[0]}")
+        try:
+            site = unpack(requirements, kind, store, upgrade=upgrade)
+        except NoWheel as refusal:
+            troubles.append(str(refusal))
+            continue
+        if site.digest in tried:
+            continue
+        tried.add(site.digest)
+        found = _tried(link, site, wish, before=before, say=say)
+        trouble = "; ".join(f"{name}: {each.trouble}" for name, each in found.found.items() if not each.works)
+        if not trouble:
+            _lead(link, site.digest)
+            return _Done(site, found, tuple(troubles))
+        troubles.append(f"{_listed(site)} does not work there ({trouble})")
+        _remove(link, site, before)
+    if not tried:
+        raise NoWheel(troubles[0])
+    raise DeviceError(f"nothing that was tried works on {link.address}, which is as it was: {'; '.join(troubles)}")
+
+
+def _tried(link: Link, site: Unpacked, wish: _Wish, *, before: Preflight, say: SAID) -> Interpreter:
+    """What the device imports from `site`, which is sent beside what is there already."""
+    if before.mark.get("digest") != site.digest:
+        _check_room(link, site, before)
+        say(f"sending {_listed(site)} ({site.size / 1e6:.0f} MB)")
+        _send(link, site, wish)
+    say("importing it there")
+    return ask_interpreter(link, f"{link.root}/sites/{site.digest}")
+
+
+def _listed(site: Unpacked) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(site.versions.items()))
+
+
+def _remove(link: Link, site: Unpacked, before: Preflight) -> None:
+    if before.mark.get("digest") != site.digest:
+        link.run(["rm", "-rf", f"{link.root}/sites/{site.digest}"])
+
+
+def _check_room(link: Link, site: Unpacked, device: Preflight) -> None:
+    """Raises: DeviceError before anything is sent that would not fit."""
+    free = device.disk_free_bytes
+    if free is not None and free < site.size:
+        raise DeviceError(
+            f"{link.address} has {free / 1e6:.0f} MB left at {link.root}, and {site.size / 1e6:.0f} MB are to be sent; "
+            "free some there and run the same command again"
+        )
+
+
+def _send(link: Link, site: Unpacked, wish: _Wish) -> None:
+    with tempfile.TemporaryDirectory(prefix="edgewright-site-") as scratch:
+        folder = Path(scratch) / "site"
+        shutil.copytree(site.place / "packages", folder, copy_function=_linked)
+        (folder / MARK).write_text(json.dumps(_about(site, wish)))
+        link.put(folder, f"sites/{site.digest}")
+
+
+def _about(site: Unpacked, wish: _Wish) -> Mapping[str, Any]:
+    return {"digest": site.digest, "asked": list(wish.asked), "versions": dict(site.versions)}
 
 
 def _linked(source: str, goal: str) -> str:
@@ -104,3 +219,16 @@ def _linked(source: str, goal: str) -> str:
     except OSError:
         shutil.copyfile(source, goal)
     return goal
+
+
+def _lead(link: Link, name: str) -> None:
+    """Raises: DeviceError when another client holds the device, or it cannot be done."""
+    script = files("edgewright.onboarding").joinpath("place.py").read_text()
+    status, _, errors = link.run([link.python, "-c", script, str(link.root), name], timeout=120)
+    if status == BUSY:
+        raise DeviceError(
+            f"{link.address} is in use by another client; wait for its end and run the same command again"
+        )
+    if status:
+        last = (errors.decode(errors="replace").strip().splitlines() or [f"it ended with {status}"])[-1]
+        raise DeviceError(f"{link.address} could not put {SITE} in its place: {last[:200]}")

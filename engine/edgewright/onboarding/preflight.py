@@ -3,62 +3,36 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 from edgewright.errors import DeviceError
+from edgewright.machine import ARM_BITS, arm_features, emulation_signs, listed_features
 from edgewright.protocols import Link
 
 PACKAGES = ("numpy", "onnxruntime")
 """What the agent and the usual runtime are made of."""
 
-SYSTEM = """echo "machine=$(uname -m)"
-echo "release=$(uname -sr)"
-echo "free=$(df -Pk {root} | tail -n 1 | tr -s ' ' | cut -d' ' -f4)"
-while read name value unit; do case $name in MemAvailable:) echo "memory=$value";; esac; done </proc/meminfo
-echo "board=$( (tr -d '\\000' </proc/device-tree/model || getprop ro.product.model) 2>/dev/null)"
-echo "power=$( (nvpmodel -q | tail -n 1) 2>/dev/null)"
-echo "governor=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null)"
-cd /sys/class; echo "sensors=$(cat power_supply/*/type hwmon/*/name powercap/*/name 2>/dev/null | tr '\\n' ' ')"
-echo "throttled=$(vcgencmd get_throttled 2>/dev/null)"
-"""
-"""For any shell, with or without Python."""
+SITE = "site"
+"""The folder below `Link.root` that the agent's Python looks into first."""
 
-PYTHON = r"""
-import json, platform, subprocess, sys
-TRY = "import json, {0} as p; print(json.dumps([p.__version__, list(getattr(p, 'get_available_providers', list)())]))"
-found = {}
-for name in sys.argv[1:]:
-    command = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", TRY.format(name)]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=90)
-    except subprocess.TimeoutExpired:
-        found[name] = {"trouble": "its import did not end within 90 s"}
-        continue
-    last = ([""] + done.stderr.decode(errors="replace").strip().splitlines())[-1]
-    if done.returncode == 0:
-        version, providers = json.loads(done.stdout.decode().splitlines()[-1])
-        found[name] = {"version": version, "providers": providers}
-    elif done.returncode < 0:
-        found[name] = {"trouble": "its import is ended by signal %d" % -done.returncode}
-    else:
-        found[name] = {"trouble": "" if "No module named" in last else last[:200] or "its import fails"}
-print(json.dumps({"python": list(sys.version_info[:2]), "libc": platform.libc_ver(), "packages": found}))
-"""
-"""Imports each package in a process of its own: onnxruntime may end by a signal there."""
+PROBE_S, IMPORTS_S = 60.0, 400.0
 
-ASK_S = 240.0
+NARROW = {"x86_64": "i686", "aarch64": "armv8l"}
+"""What a system of 32 bits runs on, where the kernel has 64."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the device's Python: its version, or the trouble with it; neither where it is not installed."""
+    """How an import ended on the device: with a version, with `trouble`, or with neither where it is not installed."""
 
     version: str = ""
     trouble: str = ""
     providers: tuple[str, ...] = ()
+    file: str = ""
 
     @property
     def works(self) -> bool:
@@ -67,80 +41,219 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """What was found. Bytes are None, and texts empty, where the system does not tell.
+class Interpreter:
+    """The device's Python. `own` are the packages it has by itself, `found` those that our agent imports."""
 
-    `own` are the packages that the device has by itself, `found` those that the agent would import.
+    implementation: str
+    version: str
+    abi: str
+    bits: int
+    libc: tuple[str, str]
+    own: Mapping[str, Package]
+    found: Mapping[str, Package]
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found. Texts are empty, and numbers None, where the system does not tell.
+
+    `libc` is (`glibc`, `musl` or `bionic`, version); `clock_s` seconds since 1970; `emulation` and `throttled` the
+    evidence; `capped` whether a clock is held below its maximum; `busy` who holds the device; `mark` what setup left.
     """
 
-    machine: str
-    release: str
-    board: str
-    free_bytes: int | None
-    memory_bytes: int | None
-    governor: str
-    power_mode: str
-    throttled: str
-    sensors: tuple[str, ...]
-    python: tuple[int, int] | None = None
+    isa: str
+    kernel: str = ""
+    model: str = ""
+    soc: str = ""
+    release: str = ""
     libc: tuple[str, str] = ("", "")
-    own: Mapping[str, Package] = field(default_factory=dict[str, Package])
-    found: Mapping[str, Package] = field(default_factory=dict[str, Package])
+    cores: int | None = None
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    clock_s: int | None = None
+    features: tuple[str, ...] = ()
+    governor: str = ""
+    capped: bool = False
+    power_mode: str = ""
+    temperature_c: float | None = None
+    throttled: str = ""
+    sensors: tuple[str, ...] = ()
+    emulation: str = ""
+    busy: str = ""
+    mark: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    python: Interpreter | None = None
 
 
 def examine(link: Link) -> Preflight:
-    """Raises: DeviceError when the device does not answer."""
-    facts = _system(link)
-    if not link.python:
-        return Preflight(**facts)
-    own, found = _python(link, "-I"), _python(link)
+    """Everything, imports included. Raises: DeviceError when the device does not answer."""
+    return look(link, ask_interpreter(link) if link.python else None)
+
+
+def look(link: Link, python: Interpreter | None = None) -> Preflight:
+    """What any shell can tell, in a moment. Raises: DeviceError when the device does not answer."""
+    script = files("edgewright.onboarding").joinpath("probe.sh").read_bytes()
+    _, said, errors = link.run(["sh", "-s", str(link.root)], stdin=script, timeout=PROBE_S)
+    try:
+        return parse_probe(said.decode(errors="replace"), python)
+    except ValueError:
+        what = (errors or said).decode(errors="replace").strip()[:80]
+        raise DeviceError(f"{link.address} has no shell that tells what it is; it said {what!r}") from None
+
+
+def ask_interpreter(link: Link, folder: str = "") -> Interpreter:
+    """What the device's Python is, and imports, by itself and with `folder` (our site) in front."""
+    script, site = files("edgewright.onboarding").joinpath("interpreter.py").read_text(), f"{link.root}/{SITE}"
+    status, said, errors = link.run([link.python, "-c", script, site, folder or site, *PACKAGES], timeout=IMPORTS_S)
+    if status:
+        last = (errors.decode(errors="replace").strip().splitlines() or [f"it ended with {status}"])[-1]
+        raise DeviceError(f"{link.python} of {link.address} does not work: {last[:200]}")
+    return parse_interpreter(said.decode(errors="replace"))
+
+
+# ------------------------------------------------------------------ reading what was told
+
+
+def parse_interpreter(said: str) -> Interpreter:
+    """From the last line, the only one that is not some library's."""
+    told: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+    name, version = told.pop("libc")
+    own, found = _packages(told.pop("own")), _packages(told.pop("found"))
+    return Interpreter(**told, libc=(name, version), own=own, found=found)
+
+
+def _packages(told: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Package]:
+    return {
+        name: Package(
+            each.get("version", ""), each.get("trouble", ""), tuple(each.get("providers", ())), each.get("file", "")
+        )
+        for name, each in told.items()
+    }
+
+
+def parse_probe(said: str, python: Interpreter | None = None) -> Preflight:
+    """From what `probe.sh` says. Raises: ValueError when it said nothing."""
+    told: dict[str, list[str]] = {}
+    for line in said.replace("\r\n", "\n").splitlines():
+        key, tab, value = line.partition("\t")
+        if tab:
+            told.setdefault(key, []).append(value.strip())
+    if "isa" not in told:
+        raise ValueError("no line names the instruction set")
+    first = {key: values[0] for key, values in told.items()}
+    bits = python.bits if python else _number(first.get("bits", "")) or 64
+    isa = first["isa"] if bits == 64 else NARROW.get(first["isa"], first["isa"])
+    cpuinfo = "\n".join(told.get("cpuinfo", ()))
     return Preflight(
-        **facts,
-        python=tuple(found["python"]),
-        libc=tuple(found["libc"]),
-        own=_packages(own),
-        found=_packages(found),
+        isa=isa,
+        kernel=first.get("kernel", ""),
+        model=first.get("model") or _model(cpuinfo),
+        soc=first.get("soc", ""),
+        release=first.get("release", ""),
+        libc=_libc(first, python),
+        cores=_number(first.get("cores", "")),
+        memory_bytes=_memory(told, "MemTotal"),
+        memory_free_bytes=_memory(told, "MemAvailable"),
+        disk_free_bytes=_disk(first.get("disk", "")),
+        clock_s=_number(first.get("clock", "")),
+        features=tuple(sorted(_features(isa, first.get("auxv", ""), cpuinfo))),
+        governor=" ".join(told.get("governor", ())),
+        capped=any(_capped(pair) for pair in told.get("khz", ())),
+        power_mode=first.get("power_mode", ""),
+        temperature_c=_temperature(told.get("zone", ())),
+        throttled=_throttled(told),
+        sensors=tuple(dict.fromkeys(told.get("sensor", ()))),
+        emulation=_emulation(isa, cpuinfo, told),
+        busy=first.get("busy", ""),
+        mark=_mark(first.get("mark", "")),
+        python=python,
     )
 
 
-def _system(link: Link) -> dict[str, Any]:
-    _, said, _ = link.run(["sh", "-c", SYSTEM.format(root=shlex.quote(str(link.root)))])
-    facts = parse_system(said.decode(errors="replace"))
-    return facts
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
 
 
-def parse_system(said: str) -> dict[str, Any]:
-    """The fields of a Preflight that the shell tells. Raises: DeviceError when it told none."""
-    told = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    if not told.get("machine"):
-        raise DeviceError(f"the device does not tell what it is; it said {said.strip()[:80]!r}")
-    return {
-        "machine": told["machine"],
-        "release": told.get("release", ""),
-        "board": told.get("board", "").strip(),
-        "free_bytes": _kibibytes(told.get("free", "")),
-        "memory_bytes": _kibibytes(told.get("memory", "")),
-        "governor": told.get("governor", ""),
-        "power_mode": told.get("power", "").strip(),
-        "throttled": told.get("throttled", "").removeprefix("throttled="),
-        "sensors": tuple(dict.fromkeys(told.get("sensors", "").split())),
-    }
+def _model(cpuinfo: str) -> str:
+    found = re.search(r"^(?:Model|Hardware|model name)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return found.group(1).strip() if found else ""
 
 
-def _kibibytes(text: str) -> int | None:
-    return 1024 * int(text) if text.isdigit() else None
+def _libc(first: Mapping[str, str], python: Interpreter | None) -> tuple[str, str]:
+    """Python's own word counts most: it may stand on another C library than the shell."""
+    if "android" in first:
+        return "bionic", first["android"]
+    if python and python.libc[0] == "glibc":
+        return python.libc
+    said = first.get("libc", "")
+    if "musl" in said:
+        found = re.search(r"Version (\d+\.\d+)", said)
+        return "musl", found.group(1) if found else ""
+    found = re.search(r"(?:glibc|GLIBC|GNU libc|ldd).*?(\d+\.\d+)", said)
+    return ("glibc", found.group(1)) if found else ("", "")
 
 
-def _python(link: Link, *flags: str) -> dict[str, Any]:
-    status, said, errors = link.run([link.python, *flags, "-c", PYTHON, *PACKAGES], timeout=ASK_S)
-    if status:
-        last = (errors.decode(errors="replace").strip().splitlines() or ["it says nothing"])[-1]
-        raise DeviceError(f"the Python of {link.address} does not work: {last[:200]}")
-    return json.loads(said.decode().splitlines()[-1])
+def _memory(told: Mapping[str, Sequence[str]], name: str) -> int | None:
+    lines = (line.split() for line in told.get("memory", ()) if line.startswith(name))
+    return next((1024 * int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()), None)
 
 
-def _packages(told: Mapping[str, Any]) -> Mapping[str, Package]:
-    return {
-        name: Package(each.get("version", ""), each.get("trouble", ""), tuple(each.get("providers", ())))
-        for name, each in told["packages"].items()
-    }
+def _disk(row: str) -> int | None:
+    """The fourth column of POSIX `df`, in kilobytes; the first may hold blanks, so it is counted from the right."""
+    words = row.split()
+    kilobytes = _number(words[-3]) if len(words) >= 6 else None
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _features(isa: str, auxv: str, cpuinfo: str) -> frozenset[str]:
+    """On aarch64 the auxiliary vector is believed, as the agent does; it comes as pairs of 64-bit words."""
+    words = [int(word) for word in auxv.split() if word.isdigit()]
+    pairs = dict(zip(words[::2], words[1::2], strict=False))
+    if isa == "aarch64" and any(word in pairs for word in ARM_BITS):
+        return arm_features(pairs)
+    return listed_features(cpuinfo)
+
+
+def _capped(pair: str) -> bool:
+    numbers = [int(word) for word in pair.split() if word.isdigit()]
+    return len(numbers) == 2 and numbers[1] < numbers[0]
+
+
+def _temperature(zones: Sequence[str]) -> float | None:
+    """The hottest zone in °C. Zones below -40 are switched off; PMIC reports a fixed 100 on old boards."""
+    found = [zone.split(None, 1) for zone in zones if zone]
+    readings = [int(words[0]) / 1000 for words in found if re.fullmatch(r"-?\d+", words[0]) and "PMIC" not in words[-1]]
+    return max((reading for reading in readings if reading > -40), default=None)
+
+
+THROTTLED = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+"""The bits of `vcgencmd get_throttled` that tell of now."""
+
+
+def _throttled(told: Mapping[str, Sequence[str]]) -> str:
+    """Whatever slows the clocks down at this moment, as the board's own tools call it."""
+    signs: list[str] = []
+    for said in told.get("vcgencmd", ()):
+        bits = re.search(r"throttled=(0x[0-9a-fA-F]+)", said)
+        signs += [name for bit, name in THROTTLED.items() if bits and int(bits.group(1), 16) >> bit & 1]
+    for said in told.get("thermalservice", ()):
+        status = re.search(r"(\d+)\s*$", said)
+        signs += [f"thermal status {status.group(1)}"] if status and status.group(1) != "0" else []
+    for said in told.get("cooler", ()):
+        state, _, kind = said.partition(" ")
+        signs += [f"{kind} at step {state}"] if state.isdigit() and int(state) and "fan" not in kind.lower() else []
+    return ", ".join(signs)
+
+
+def _emulation(isa: str, cpuinfo: str, told: Mapping[str, Sequence[str]]) -> str:
+    if "1" in "".join(told.get("virtual", ())):
+        return "an Android emulator"
+    return emulation_signs(isa, cpuinfo, told.get("program", ()), interpreted="interpreted" in told)
+
+
+def _mark(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

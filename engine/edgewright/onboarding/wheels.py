@@ -2,75 +2,191 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.errors import DeviceError, RefusedError
+from edgewright.errors import InputError, RefusedError
 from edgewright.store import Store, key_of
 
-OLDEST_GLIBC = {"aarch64": 17, "x86_64": 5}
-"""The minor version of glibc 2 that manylinux begins with (PEP 600, PEP 599)."""
+OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
+"""The minor version of glibc 2 that manylinux begins with; everywhere else it is `OLDEST_ELSEWHERE` (PEP 600)."""
 
-OLDER = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+OLDEST_ELSEWHERE = 17
+OLDER_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 """The names that some of those platforms had before (PEP 513, PEP 571, PEP 599)."""
 
-MOST_SECONDS = 900
+PIP_S = 900
+LOCAL_EPOCH = "315532800"
+"""What a wheel built here is dated (1980, the first year of zip), so that the same sources give the same bytes."""
 
 
-def platforms(machine: str, libc: tuple[str, str]) -> Sequence[str]:
-    """The tags of all wheels that run there, the newest first; pip adds no older ones to those it is told.
+class NoWheel(RefusedError):
+    """There is no such wheel for that device."""
 
-    Raises: RefusedError for a machine or libc that no wheels are made for.
+
+@dataclass(frozen=True)
+class Kind:
+    """What decides which wheels a device takes: `python` as 3.13, `abi` as cp313, tags of platforms, newest first."""
+
+    python: str
+    abi: str
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A folder of this host with packages for a device; `versions` by name, `size` in bytes."""
+
+    place: Path
+    versions: Mapping[str, str]
+    size: int
+
+    @property
+    def digest(self) -> str:
+        """One for all wheels that were unpacked there."""
+        return self.place.name
+
+
+def platforms(isa: str, libc: tuple[str, str]) -> tuple[str, ...]:
+    """The tags of all wheels that run there, newest first: pip adds no older ones to those it is told.
+
+    Raises: RefusedError for a C library that no wheels are made for.
     """
     name, version = libc
-    if machine not in OLDEST_GLIBC:
-        raise RefusedError(f"no wheels are made for {machine}; there are some for {', '.join(sorted(OLDEST_GLIBC))}")
-    major, _, minor = version.partition(".")
-    if name != "glibc" or major != "2" or not minor.isdigit():
+    numbers = re.fullmatch(r"(\d+)\.(\d+).*", version)
+    major, minor = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
+    if name == "musl" and major == 1:
+        return tuple(f"musllinux_1_{older}_{isa}" for older in range(minor, -1, -1))
+    oldest = OLDEST_GLIBC.get(isa, OLDEST_ELSEWHERE)
+    if name != "glibc" or major != 2 or minor < oldest:
         raise RefusedError(
-            f"wheels of numpy and onnxruntime need glibc 2, and the device has {' '.join(libc) or 'none'}"
+            f"no wheels are made for {' '.join(libc).strip() or 'an unknown C library'} on {isa}; "
+            f"allowed: glibc 2.{oldest} or newer, musl 1"
         )
     tags: list[str] = []
-    for number in range(int(minor), OLDEST_GLIBC[machine] - 1, -1):
-        tags += [f"manylinux_2_{number}_{machine}", *([f"{OLDER[number]}_{machine}"] if number in OLDER else [])]
-    if not tags:
-        raise RefusedError(f"the device's glibc {version} is older than that of any wheel for {machine}")
-    return tags
+    for older in range(minor, oldest - 1, -1):
+        tags.append(f"manylinux_2_{older}_{isa}")
+        tags += [f"{OLDER_NAMES[older]}_{isa}"] if older in OLDER_NAMES else []
+    return (*tags, f"linux_{isa}")
 
 
-def unpacked(requirements: Sequence[str], python: tuple[int, int], tags: Sequence[str], store: Store) -> Path:
-    """A folder with those packages and nothing that they depend on, kept in the cache.
+def unpack(requirements: Sequence[str], kind: Kind, store: Store, *, upgrade: bool = False) -> Unpacked:
+    """Those packages without what they depend on, kept in the cache under the digest of their wheels.
 
-    Raises: RefusedError when there are none for that device, DeviceError when pip cannot look.
+    What the same requirements gave for the same kind of device before is given again, unless `upgrade`. A requirement
+    that is a wheel or a folder of this host is read anew each time.
+
+    Raises: NoWheel when there is none for that device, RefusedError when the index is not reached, InputError.
     """
-    place = store.folder("sites") / key_of("site", list(requirements), list(python), list(tags))[:32]
-    if place.is_dir():
-        return place
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".site-") as scratch:
-        _install(requirements, python, tags, Path(scratch) / "site")
-        os.replace(Path(scratch) / "site", place)
-    return place
+    known = store.folder("sites") / f"{key_of('wheels', list(requirements), vars(kind))[:32]}.json"
+    local = any(Path(each).exists() for each in requirements)
+    if known.is_file() and not upgrade and not local:
+        found = _read(store.folder("sites") / json.loads(known.read_text())["site"])
+        if found is not None:
+            return found
+    with tempfile.TemporaryDirectory(dir=store.folder("sites"), prefix=".wheels-") as scratch:
+        wheels = _download(requirements, kind, Path(scratch) / "wheels")
+        found = _unpack(wheels, kind, store.folder("sites"), Path(scratch) / "site")
+    partial = known.with_name(f".{known.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"site": found.digest}))
+    os.replace(partial, known)
+    return found
 
 
-def _install(requirements: Sequence[str], python: tuple[int, int], tags: Sequence[str], place: Path) -> None:
-    version = f"{python[0]}.{python[1]}"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-compile"]
-    only = [f"--python-version={version}", "--implementation=cp", "--only-binary=:all:"]
-    command = [*pip, *only, *(f"--platform={tag}" for tag in tags), "--target", str(place), *requirements]
+def _download(requirements: Sequence[str], kind: Kind, folder: Path) -> Sequence[Path]:
+    """The wheels, by name. Projects of this host are built first; a wheel that is not for the device is refused."""
+    wanted = [_built(each, folder) if Path(each).is_dir() else each for each in requirements]
+    _pip("download", *_options(kind), "--dest", str(folder), *wanted, about=requirements, kind=kind)
+    wheels = sorted(folder.glob("*.whl"))
+    names = [_version(wheel)[0] for wheel in wheels]
+    if len(set(names)) < len(names):
+        raise InputError(f"a distribution is named twice among {', '.join(requirements)}; leave one out")
+    return wheels
+
+
+def _built(project: str, folder: Path) -> str:
+    """The wheel of a project of this host."""
+    place = folder / "built" / hashlib.sha256(os.path.abspath(project).encode()).hexdigest()[:8]
+    _pip("wheel", "--no-deps", "--wheel-dir", str(place), os.path.abspath(project), about=(project,))
+    return str(next(place.glob("*.whl")))
+
+
+def _unpack(wheels: Sequence[Path], kind: Kind, folder: Path, scratch: Path) -> Unpacked:
+    digests = sorted(hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels)
+    goal = folder / key_of("site", digests, kind.abi)[:32]
+    found = _read(goal)
+    if found is not None:
+        return found
+    versions = dict(_version(wheel) for wheel in wheels)
+    # Named by version and not by path: a path of this host would stand in what travels to the device.
+    named = [f"{name}=={version}" for name, version in versions.items()]
+    links = ("--no-index", f"--find-links={wheels[0].parent}")
+    packages = scratch / "packages"
+    # What was found fits the device's Python; here pip would ask for its own.
+    links = (*links, "--ignore-requires-python")
+    _pip("install", *_options(kind), "--no-compile", *links, f"--target={packages}", *named, about=named, kind=kind)
+    size = sum(path.stat().st_size for path in packages.rglob("*") if path.is_file())
+    (scratch / "site.json").write_text(json.dumps({"versions": versions, "size": size}))
+    os.replace(scratch, goal)
+    return Unpacked(goal, versions, size)
+
+
+def _read(place: Path) -> Unpacked | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False)
+        about = json.loads((place / "site.json").read_text())
+    except OSError:
+        return None
+    return Unpacked(place, about["versions"], about["size"])
+
+
+def _version(wheel: Path) -> tuple[str, str]:
+    """The name and version that a wheel's file name states (PEP 427)."""
+    name, version, *_ = wheel.name.split("-")
+    return name.lower().replace("_", "-"), version
+
+
+def _options(kind: Kind) -> Sequence[str]:
+    abis = [f"--abi={abi}" for abi in (kind.abi, "abi3", "none")]
+    tags = [f"--platform={tag}" for tag in kind.platforms]
+    return ("--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={kind.python}", *abis, *tags)
+
+
+OFFLINE = ("Failed to establish a new connection", "NewConnectionError", "Temporary failure in name resolution")
+
+
+def _pip(*words: str, about: Sequence[str], kind: Kind | None = None) -> None:
+    """Raises: NoWheel, or RefusedError with pip's own last word."""
+    command = [sys.executable, "-m", "pip", words[0], "-q", "--disable-pip-version-check", *words[1:]]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": LOCAL_EPOCH}
+    what = " and ".join(about)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PIP_S,
+            check=False,
+            env=environment,
+            cwd=tempfile.gettempdir(),
+        )
     except subprocess.TimeoutExpired:
-        raise DeviceError(f"pip did not find {' and '.join(requirements)} within {MOST_SECONDS} s") from None
+        raise RefusedError(f"pip did not find {what} within {PIP_S} s; run the same command again") from None
     if done.returncode == 0:
         return
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: it says nothing"]
-    if "No matching distribution" in done.stderr:
-        raise RefusedError(
-            f"there is no wheel of {' or '.join(requirements)} for Python {version} and {tags[0]}; give another "
-            f"version with --package, such as --package onnxruntime==1.19.2"
+    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
+    if any(sign in done.stderr for sign in OFFLINE):
+        raise RefusedError(f"this host does not reach its package index, where {what} would be taken from: {said[-1]}")
+    if kind and any(sign in done.stderr for sign in ("No matching distribution", "not a supported wheel")):
+        raise NoWheel(
+            f"there is no wheel of {what} for Python {kind.python} on {kind.platforms[0]}; name another version, "
+            "such as --with onnxruntime==1.19.2"
         )
-    raise DeviceError(f"pip cannot get {' and '.join(requirements)} on this host: {said[-1].removeprefix('ERROR: ')}")
+    raise RefusedError(f"pip cannot get {what}: {(said or ['it says nothing'])[-1].removeprefix('ERROR: ')}")

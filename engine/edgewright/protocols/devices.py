@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -56,6 +57,14 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Spotted:
+    """A device that a connection knows of; `reason` says what to do where it cannot be opened as it is."""
+
+    address: str
+    reason: str = ""
+
+
 @runtime_checkable
 class Connection(Protocol):
     """A way to reach devices. Offered with `edgewright_connections`."""
@@ -64,6 +73,13 @@ class Connection(Protocol):
     def scheme(self) -> str: ...
     def open(self, address: str) -> Link:
         """Raises: DeviceError when nothing answers."""
+        ...
+
+    def discover(self, *, configured: bool = False) -> Iterable[Spotted]:
+        """The devices that are there without being named; with `configured` those in the user's settings too.
+
+        Nothing is connected to. Raises: DeviceError when it cannot be told.
+        """
         ...
 
 

@@ -6,14 +6,16 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
+from edgewright.agent import start_agent
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, RefusedError
-from edgewright.onboarding.install import Prepared, prepare
-from edgewright.pipeline import open_agent, open_link
+from edgewright.onboarding import preflight
+from edgewright.onboarding.findings import Finding, findings
+from edgewright.pipeline import open_link
 from edgewright.protocols import Requirement
 from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
 from edgewright.store import Store
@@ -25,15 +27,6 @@ OPTIONAL = {
     "apache-tvm": "TVM kernels: pip install 'edgewright[tvm]'",
     "openvino": "the runtime openvino: pip install 'edgewright[openvino]'",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line. `state` is `ok`, `note` (works, with a limit) or `missing`."""
-
-    state: str
-    what: str
-    found: str
 
 
 def examine(address: str, env: Environment) -> tuple[Finding, ...]:
@@ -54,12 +47,6 @@ def fix(env: Environment) -> tuple[Finding, ...]:
         else:
             found.append(Finding("ok", f"{name}: {requirement.name}", "fetched"))
     return tuple(found)
-
-
-def set_up(address: str, packages: Sequence[str], env: Environment) -> Prepared:
-    """Prepare the device at an address. Raises: DeviceError, RefusedError."""
-    with ExitStack() as stack:
-        return prepare(open_link(address, env, stack), env.store, packages)
 
 
 def _host(store: Store) -> Iterator[Finding]:
@@ -101,34 +88,23 @@ def _requirements(env: Environment) -> Iterator[tuple[str, Requirement]]:
 def _device(address: str, env: Environment) -> Iterator[Finding]:
     try:
         with ExitStack() as stack:
-            device = open_agent(address, env, stack).device()
+            link = open_link(address, env, stack)
+            device = preflight.examine(link)
+            told, ready = tuple(findings(device, address, time.time())), _ready(device)
+            agent = stack.enter_context(start_agent(link, env.store.folder("agents"))) if ready else None
+            yield from told
+            yield from _runtimes(agent.device(), env.registry) if agent else ()
     except EdgewrightError as error:
         yield Finding("missing", address, str(error))
-        return
-    yield Finding(
-        "ok", address, f"{device.cpu}, {device.isa}, {device.cores} cores, {amount(device.memory_bytes, 'B')}"
-    )
-    yield Finding("ok", "features", " ".join(device.features) or "none known")
-    yield _int8(device)
-    yield _governor(device)
-    if device.emulated:
-        yield Finding("note", "emulation", "this device is emulated: whatever is timed on it is marked `simulated`")
-    for offer in env.registry.all(RUNTIMES):
-        name, refusal = env.registry.name(RUNTIMES, offer), offer.value.probe(device)
+
+
+def _ready(device: preflight.Preflight) -> bool:
+    """Whether the agent starts there: it needs numpy, and nobody else's lock."""
+    return device.python is not None and device.python.found["numpy"].works and not device.busy
+
+
+def _runtimes(device: Device, registry: Registry) -> Iterator[Finding]:
+    for offer in registry.all(RUNTIMES):
+        name, refusal = registry.name(RUNTIMES, offer), offer.value.probe(device)
         found = refusal.reason if refusal else device.versions.get(name) or ", ".join(device.providers)
         yield Finding("missing" if refusal else "ok", f"runtime {name}", found)
-
-
-def _int8(device: Device) -> Finding:
-    fast = {"avx512_vnni", "avx_vnni", "asimddp"} & set(device.features)
-    if fast:
-        return Finding("ok", "int8", f"dot-product instructions: {', '.join(sorted(fast))}")
-    if device.isa.startswith("x86"):
-        return Finding("note", "int8", "no int8 dot-product instructions: weights of 7 bits are faster than those of 8")
-    return Finding("note", "int8", "no int8 dot-product instructions: int8 saves memory and seldom time here")
-
-
-def _governor(device: Device) -> Finding:
-    if device.governor in ("", "unknown", "performance"):
-        return Finding("ok", "governor", device.governor or "unknown")
-    return Finding("note", "governor", f"{device.governor}: clocks move while measuring; set `performance`")
