@@ -14,7 +14,7 @@ from typing import Any
 
 from edgewright.errors import DeviceError, RefusedError
 from edgewright.onboarding.preflight import PACKAGES, SITE, Interpreter, Preflight, ask_interpreter, examine
-from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, platforms, unpack
+from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, is_path, platforms, unpack
 from edgewright.protocols import Link
 from edgewright.store import Store
 
@@ -120,15 +120,17 @@ def _wish(python: Interpreter, extra: tuple[str, ...]) -> _Wish:
 
 
 def _name(requirement: str) -> str:
-    """The distribution that a requirement names; of a path, nothing that is a package of ours."""
-    found = re.match(r"[A-Za-z0-9._-]+", requirement)
-    return found.group().lower().replace("_", "-") if found and "/" not in requirement else requirement
+    """The distribution that a requirement, or a wheel's file name, states; a project folder states none."""
+    if is_path(requirement) and not requirement.endswith(".whl"):
+        return ""
+    found = re.match(r"[A-Za-z0-9._]+(?:-[A-Za-z_][A-Za-z0-9._]*)*", requirement.rpartition("/")[2])
+    return found.group().lower().replace("_", "-") if found else ""
 
 
 def _stands(device: Preflight, python: Interpreter, wish: _Wish) -> bool:
     """Whether an earlier setup left just what is asked for now, and it works."""
     works = all(python.found[name].works for name in PACKAGES)
-    local = any("/" in each or each.endswith(".whl") for each in wish.asked)
+    local = any(is_path(each) for each in wish.asked)  # it may have changed
     return works and not local and tuple(device.mark.get("asked", ())) == wish.asked
 
 

@@ -78,6 +78,11 @@ def platforms(isa: str, libc: tuple[str, str]) -> tuple[str, ...]:
     return (*tags, f"linux_{isa}")
 
 
+def is_path(requirement: str) -> bool:
+    """Whether a requirement is a wheel or a project folder of this host, and no name."""
+    return "/" in requirement or requirement.endswith(".whl")
+
+
 def unpack(requirements: Sequence[str], kind: Kind, store: Store, *, upgrade: bool = False) -> Unpacked:
     """Those packages without what they depend on, kept in the cache under the digest of their wheels.
 
@@ -87,7 +92,7 @@ def unpack(requirements: Sequence[str], kind: Kind, store: Store, *, upgrade: bo
     Raises: NoWheel when there is none for that device, RefusedError when the index is not reached, InputError.
     """
     known = store.folder("sites") / f"{key_of('wheels', list(requirements), vars(kind))[:32]}.json"
-    local = any(Path(each).exists() for each in requirements)
+    local = any(is_path(each) for each in requirements)
     if known.is_file() and not upgrade and not local:
         found = _read(store.folder("sites") / json.loads(known.read_text())["site"])
         if found is not None:
@@ -103,7 +108,7 @@ def unpack(requirements: Sequence[str], kind: Kind, store: Store, *, upgrade: bo
 
 def _download(requirements: Sequence[str], kind: Kind, folder: Path) -> Sequence[Path]:
     """The wheels, by name. Projects of this host are built first; a wheel that is not for the device is refused."""
-    wanted = [_built(each, folder) if Path(each).is_dir() else each for each in requirements]
+    wanted = [_located(each, folder) if is_path(each) else each for each in requirements]
     _pip("download", *_options(kind), "--dest", str(folder), *wanted, about=requirements, kind=kind)
     wheels = sorted(folder.glob("*.whl"))
     names = [_version(wheel)[0] for wheel in wheels]
@@ -112,11 +117,16 @@ def _download(requirements: Sequence[str], kind: Kind, folder: Path) -> Sequence
     return wheels
 
 
-def _built(project: str, folder: Path) -> str:
-    """The wheel of a project of this host."""
-    place = folder / "built" / hashlib.sha256(os.path.abspath(project).encode()).hexdigest()[:8]
-    _pip("wheel", "--no-deps", "--wheel-dir", str(place), os.path.abspath(project), about=(project,))
-    return str(next(place.glob("*.whl")))
+def _located(path: str, folder: Path) -> str:
+    """The wheel that a path names, or the one that the project there is built to. Raises: InputError."""
+    place = Path(path).absolute()
+    if place.is_file():
+        return str(place)
+    if not place.is_dir():
+        raise InputError(f"--with {path} names no wheel and no project folder of this host; write a path that is there")
+    built = folder / "built" / hashlib.sha256(str(place).encode()).hexdigest()[:8]
+    _pip("wheel", "--no-deps", "--wheel-dir", str(built), str(place), about=(path,))
+    return str(next(built.glob("*.whl")))
 
 
 def _unpack(wheels: Sequence[Path], kind: Kind, folder: Path, scratch: Path) -> Unpacked:
