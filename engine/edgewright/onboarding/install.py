@@ -40,7 +40,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class Wish:
     """What may be put on the device, best first: each is tried in turn until one can be imported there."""
 
     asked: tuple[str, ...]
@@ -66,7 +66,7 @@ def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: boo
     say(f"looking at {link.address}")
     before = examine(link)
     python = _usable(link, before)
-    wish = _wish(python, tuple(extra))
+    wish = wish_for(python, tuple(extra))
     if not upgrade and _stands(before, python, wish):
         return Prepared((), 0, wish.notes, before)
     if not wish.asked:
@@ -100,7 +100,7 @@ def _usable(link: Link, device: Preflight) -> Interpreter:
 # ------------------------------------------------------------------ what to put there
 
 
-def _wish(python: Interpreter, extra: tuple[str, ...]) -> _Wish:
+def wish_for(python: Interpreter, extra: tuple[str, ...]) -> Wish:
     """A runtime of the device's own that works stays: it may have providers that no wheel has."""
     own = python.own["onnxruntime"]
     pinned = {name: each for each in extra for name in PACKAGES if _name(each) == name}
@@ -108,7 +108,7 @@ def _wish(python: Interpreter, extra: tuple[str, ...]) -> _Wish:
     if own.works:
         notes = (f"onnxruntime {own.version} is the device's own ({', '.join(own.providers)}) and stays as it is",)
         notes += tuple(f"{each} was not installed, since it would hide the device's own" for each in pinned.values())
-        return _Wish(others, (others,), notes)
+        return Wish(others, (others,), notes)
     numpy, runtime = (pinned.get(name, name) for name in PACKAGES)
     choices: list[tuple[str, ...]] = [(numpy, runtime, *others)]
     if runtime == "onnxruntime":
@@ -116,7 +116,7 @@ def _wish(python: Interpreter, extra: tuple[str, ...]) -> _Wish:
     if own.trouble and python.own["numpy"].version.startswith("2.") and not pinned:
         choices.insert(0, ("numpy<2", *others))  # a runtime that was built for NumPy 1, as JetPack's were for long
     notes = (f"the device's own onnxruntime does not work: {own.trouble}",) if own.trouble else ()
-    return _Wish((numpy, runtime, *others), tuple(choices), notes)
+    return Wish((numpy, runtime, *others), tuple(choices), notes)
 
 
 def _name(requirement: str) -> str:
@@ -127,7 +127,7 @@ def _name(requirement: str) -> str:
     return found.group().lower().replace("_", "-") if found else ""
 
 
-def _stands(device: Preflight, python: Interpreter, wish: _Wish) -> bool:
+def _stands(device: Preflight, python: Interpreter, wish: Wish) -> bool:
     """Whether an earlier setup left just what is asked for now, and it works."""
     works = all(python.found[name].works for name in PACKAGES)
     local = any(is_path(each) for each in wish.asked)  # it may have changed
@@ -147,7 +147,7 @@ class _Done:
 
 
 def _first_that_works(
-    link: Link, store: Store, wish: _Wish, kind: Kind, *, upgrade: bool, say: SAID, before: Preflight
+    link: Link, store: Store, wish: Wish, kind: Kind, *, upgrade: bool, say: SAID, before: Preflight
 ) -> _Done:
     """Raises: NoWheel when there is nothing to try, DeviceError when nothing works."""
     troubles: list[str] = []
@@ -174,7 +174,7 @@ def _first_that_works(
     raise DeviceError(f"nothing that was tried works on {link.address}, which is as it was: {'; '.join(troubles)}")
 
 
-def _tried(link: Link, site: Unpacked, wish: _Wish, *, before: Preflight, say: SAID) -> Interpreter:
+def _tried(link: Link, site: Unpacked, wish: Wish, *, before: Preflight, say: SAID) -> Interpreter:
     """What the device imports from `site`, which is sent beside what is there already."""
     if before.mark.get("digest") != site.digest:
         _check_room(link, site, before)
@@ -203,7 +203,7 @@ def _check_room(link: Link, site: Unpacked, device: Preflight) -> None:
         )
 
 
-def _send(link: Link, site: Unpacked, wish: _Wish) -> None:
+def _send(link: Link, site: Unpacked, wish: Wish) -> None:
     with tempfile.TemporaryDirectory(prefix="edgewright-site-") as scratch:
         folder = Path(scratch) / "site"
         shutil.copytree(site.place / "packages", folder, copy_function=_linked)
@@ -211,7 +211,7 @@ def _send(link: Link, site: Unpacked, wish: _Wish) -> None:
         link.put(folder, f"sites/{site.digest}")
 
 
-def _about(site: Unpacked, wish: _Wish) -> Mapping[str, Any]:
+def _about(site: Unpacked, wish: Wish) -> Mapping[str, Any]:
     return {"digest": site.digest, "asked": list(wish.asked), "versions": dict(site.versions)}
 
 

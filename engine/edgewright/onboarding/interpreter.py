@@ -1,7 +1,7 @@
 """Runs on the device, given SITE, FOLDER and names: prints as JSON what Python is there and how each import ends.
 
-Each is a process of its own, because onnxruntime may be ended by a signal there: once with FOLDER in front, once
-without. SITE is where an earlier setup lies, and counts for neither. Python 3.9, standard library only.
+Imports are left to child processes, because onnxruntime may be ended by a signal there: once with FOLDER in front,
+once without. SITE is where an earlier setup lies, and counts for neither. Python 3.9, standard library only.
 """
 
 from __future__ import annotations
@@ -15,42 +15,53 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-TRY = (
-    "import json, sys; name = sys.argv[1]; found = __import__(name); "
-    "providers = getattr(found, 'get_available_providers', list)(); "
-    "print(json.dumps({'version': found.__version__, 'providers': providers, 'file': found.__file__}))"
-)
+TRY = """
+import json, sys
+for name in sys.argv[1:]:
+    found = __import__(name)
+    providers = getattr(found, "get_available_providers", list)()
+    print(json.dumps({"version": found.__version__, "providers": providers, "file": found.__file__}), flush=True)
+"""
 IMPORT_S = 90
 
 
-def attempt(name: str, path: Sequence[str]) -> dict[str, Any]:
-    """How the import ends: version, providers and file, or the trouble, which is empty where there is no such thing."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path))
+def attempt(names: Sequence[str], path: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How importing each ends: version, providers and file, or the trouble, which is empty where it is not installed.
+
+    They share a process until one ends it; those behind that one get a process of their own.
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", TRY, name],
+            [sys.executable, "-c", TRY, *names],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=IMPORT_S,
-            env=environment,
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return {"trouble": f"its import did not end within {IMPORT_S} s"}
-    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    last = lines[-1] if lines else f"its import ends with {done.returncode}"
+        said, trouble = done.stdout, _trouble(done)
+    except subprocess.TimeoutExpired as late:
+        said, trouble = late.stdout or b"", f"its import did not end within {IMPORT_S} s"
+    told = [json.loads(line) for line in said.decode().splitlines() if line.startswith("{")]
+    found = dict(zip(names, told))
+    if len(told) < len(names):
+        name, *others = names[len(told) :]
+        found[name] = {"trouble": "" if trouble.endswith(f"No module named '{name}'") else trouble}
+        found.update(attempt(others, path) if others else {})
+    return found
+
+
+def _trouble(done: subprocess.CompletedProcess[bytes]) -> str:
     if done.returncode < 0:
-        return {"trouble": f"its import is ended by {signal.Signals(-done.returncode).name}"}
-    if done.returncode > 0:
-        absent = last.endswith(f"No module named '{name}'")
-        return {"trouble": "" if absent else last[:200]}
-    return json.loads(done.stdout.decode().splitlines()[-1])
+        return f"its import is ended by {signal.Signals(-done.returncode).name}"
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else f"its import ends with {done.returncode}"
 
 
 def main(site: str, folder: str, *names: str) -> None:
     """One line of JSON."""
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each not in ("", site, folder)]
-    own = {name: attempt(name, path) for name in names}
+    own = attempt(names, path)
     told = {
         "implementation": sys.implementation.name,
         "version": platform.python_version(),
@@ -58,7 +69,7 @@ def main(site: str, folder: str, *names: str) -> None:
         "bits": 64 if sys.maxsize > 2**32 else 32,
         "libc": list(platform.libc_ver()),
         "own": own,
-        "found": {name: attempt(name, [folder, *path]) for name in names} if os.path.isdir(folder) else own,
+        "found": attempt(names, [folder, *path]) if os.path.isdir(folder) else own,
     }
     print(json.dumps(told))  # noqa: T201 - the answer
 
