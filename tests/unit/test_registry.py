@@ -250,7 +250,8 @@ def test_an_unknown_name_gives_the_nearest(plugin: Write) -> None:
 
 def test_a_connection_is_found_by_its_scheme(plugin: Write) -> None:
     code = (
-        "class Tin:\n    scheme = 'tin'\n    def open(self, address): ...\n    def discover(self, *, configured=False): ...\n"
+        "class Tin:\n    scheme = 'tin'\n    def open(self, address): ...\n"
+        "    def discover(self, *, configured=False): ...\n"
         "def edgewright_connections():\n    return [Tin()]\n"
     )
     registry = Registry([plugin("acme", API + code)])
