@@ -1,4 +1,4 @@
-"""Lists the modules whose targets, predictors and connections come with the engine; a new one is one more line."""
+"""Lists the modules of targets, predictors, connections and meters that come with the engine; a new one is one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ EDGEWRIGHT_API = 1
 MODULES = (
     "edgewright_devices.adb",
     "edgewright_devices.local",
+    "edgewright_devices.meters.battery",
+    "edgewright_devices.meters.ina3221",
+    "edgewright_devices.meters.nvml",
+    "edgewright_devices.meters.pmic",
+    "edgewright_devices.meters.rapl",
     "edgewright_devices.profiles",
     "edgewright_devices.roofline",
     "edgewright_devices.ssh",

@@ -73,6 +73,7 @@ def probe(root: Path = Path("/")) -> Target:
         compute=_compute(isa, features, cores, clock),
         bandwidth=BANDWIDTH.get(isa, BANDWIDTH["aarch64"]),
         cores=cores,
+        meters=("rapl",),
         recipe=("simplify", "quantize"),
         features=features,
         notes="No power figure: what the host draws is measured, not assumed.",

@@ -8,9 +8,9 @@ import platform
 import queue
 import tempfile
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from edgewright.bundle import open_bundle
 from edgewright.errors import DeviceError, EdgewrightError, InputError
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
-from edgewright.types import Array, Arrays, Device, StageCost
+from edgewright.travel import pack
+from edgewright.types import Array, Arrays, Device, Source, StageCost
 
 IDLE_S = 300.0
 """An agent on a device that hears nothing for so long ends: its host is gone, and the way to it may be too."""
@@ -51,11 +52,14 @@ class Timed:
 
     Of a bundle whose runs end at different places, `depths` is the last stage that ran (the latest exit where the
     graph decides inside) and `stages_ns` what each stage took, per run; else both are empty.
+    The block lasted from `begin_ns` to `end_ns` of the clock that a meter's samples are timed by.
     """
 
     ns: list[int]
     depths: list[int]
     stages_ns: list[list[int]]
+    begin_ns: int = 0
+    end_ns: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ def start_agent(link: Link, cache: Path) -> Generator[Agent]:
     package = build_agent(cache)
     place = link.put(package, f"agents/{package.name}")
     with tempfile.TemporaryDirectory(prefix="edgewright-arrays-") as arrays:
-        agent = Agent(link, link.start([link.python, place]), Path(arrays))
+        agent = Agent(link, link.start([link.python, place]), Path(arrays), cache / "travelling")
         try:
             agent.greet()
             yield agent
@@ -92,11 +96,13 @@ def start_agent(link: Link, cache: Path) -> Generator[Agent]:
 class Agent:
     """A conversation with one agent. Every method raises DeviceError when the agent is lost or too slow."""
 
-    def __init__(self, link: Link, process: Process, arrays: Path) -> None:
-        """`arrays` is a folder of this host, for arrays on their way."""
+    def __init__(self, link: Link, process: Process, arrays: Path, packed: Path) -> None:
+        """`arrays` and `packed` are folders of this host, for arrays and distributions on their way."""
         self._link = link
         self._process = process
         self._arrays = arrays
+        self._packed = packed
+        self._travelled: dict[str, str] = {}
         self._sent: dict[str, str] = {}
         self._bundles: dict[tuple[Path, str], str] = {}
         self._count = 0
@@ -168,7 +174,7 @@ class Agent:
             threads=threads,
             allow_fallback=allow_fallback,
             runtimes=dict(runtimes or {}),
-            path=list(path),
+            path=[*path, *self._carried((runtimes or {}).values())],
             verify=not known,
             cpus=None if turn is None else {"turn": turn, "count": _threads(bundle, threads)},
         )
@@ -275,7 +281,7 @@ class Agent:
         block = {"least_runs": least_runs, "least_ns": least_ns, "settle_ns": settle_ns}
         limits: dict[str, Any] = {"deadline_ms": deadline_ms, "through": list(through)}
         found = self.ask("time", handle=opened.handle, inputs=self._send(inputs or {}), **block, **limits)
-        return Timed(found["ns"], found["depths"], found["stages_ns"])
+        return Timed(found["ns"], found["depths"], found["stages_ns"], found.get("begin_ns", 0), found.get("end_ns", 0))
 
     def calibrate(self, opened: Opened, *, seconds: float) -> tuple[StageCost, ...]:
         """What each stage takes on the inputs that the bundle carries, in runs that end at depths drawn at random."""
@@ -300,6 +306,29 @@ class Agent:
     def memory(self, opened: Opened) -> dict[str, int | None]:
         """`baseline_bytes` before the model was loaded and `peak_bytes` until now, of its own process."""
         return self.ask("memory", handle=opened.handle)
+
+    def meter(
+        self, sources: Sequence[Source], *, entry: str = "", root: str = ""
+    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[str]]:
+        """Begin to read a meter, in a process of its own, and say which rails were found and why others were not.
+
+        Args:
+            sources: What to read.
+            entry: `module:object` of a meter that is Python.
+            root: Where the device's file system begins, for tests.
+        """
+        stated = [asdict(source) for source in sources]
+        found = self.ask("meter", sources=stated, meter=entry, path=self._carried([entry]), root=root)
+        return found["rails"], found["absent"]
+
+    def unmeter(self) -> dict[str, Any]:
+        """End reading it: `samples` of each rail (ns and raw values), `missed` by reason, `cpu` as a share of one."""
+        return self.ask("unmeter")
+
+    def rest(self, seconds: float) -> tuple[int, int]:
+        """Let the device do nothing for so long; when that began and ended there, in ns."""
+        found = self.ask("rest", ns=round(seconds * 1e9), timeout=seconds + ANSWER_S)
+        return found["begin_ns"], found["end_ns"]
 
     def close(self, opened: Opened) -> None:
         """End the process that holds the bundle; one that has crashed counts as closed, as does a stopped agent's."""
@@ -375,6 +404,14 @@ class Agent:
                 self._sent[file] = self._link.put(self._arrays / file, f"arrays/{file}")
             places[name] = self._sent[file]
         return places
+
+    def _carried(self, entries: Iterable[str]) -> list[str]:
+        """Where the distributions that offer these lie on the device, once they are there."""
+        for entry in entries:
+            if entry and entry not in self._travelled:
+                folder = pack(entry, self._packed)
+                self._travelled[entry] = "" if folder is None else self._link.put(folder, f"agents/{folder.name}")
+        return [self._travelled[entry] for entry in entries if self._travelled.get(entry)]
 
     @property
     def _folder(self) -> str:

@@ -12,14 +12,18 @@ from edgewright.bench import Bench
 from edgewright.job import Candidate
 from edgewright.race import Raced
 from edgewright.task import AGREEMENT, Task, agreement
+from edgewright.timings import Energy, Measured
 from edgewright.types import Arrays, Cost, Evidence, Measurement, unknown
 
 RESAMPLES = 200
 """Bootstrap draws for the interval of a metric that is not a mean over examples."""
 
 
-def read_selection(candidate: Candidate, raced: Raced, bench: Bench) -> Evidence:
-    """Metric and drop on the selection split, computed on this host; the cost is the race's."""
+def read_selection(candidate: Candidate, raced: Raced, bench: Bench, energy: Measurement | None = None) -> Evidence:
+    """Metric and drop on the selection split, computed on this host; the cost is the race's.
+
+    `energy` is what was measured of it, if it decides; else it is predicted, or read when the test split is.
+    """
     original = bench.outputs(bench.reference, "selection")
     outputs = bench.outputs(candidate.model, "selection")
     metric, drop = judge_outputs(bench, "selection", original, outputs)
@@ -27,11 +31,21 @@ def read_selection(candidate: Candidate, raced: Raced, bench: Bench) -> Evidence
         candidate.name,
         latency={raced.cost.value.statistic or "p50": raced.cost.value},
         speedup=raced.cost.ratio,
-        energy=_energy(candidate, bench),
+        energy=energy or _predicted_energy(candidate, bench),
         size=_size(candidate),
         metric=metric,
         drop=drop,
     )
+
+
+def read_energies(
+    candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench
+) -> Mapping[str, Measurement]:
+    """What each candidate takes on the device, all of them in one interleaved measurement; nothing without a device."""
+    if bench.device is None:
+        return {}
+    plans = {c.name: (c.model, raced[c.name].plan) for c in candidates}
+    return {name: cost.value for name, cost in bench.plan_costs(plans, "energy").items()}
 
 
 def read_test(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench) -> Mapping[str, Evidence]:
@@ -42,37 +56,52 @@ def read_test(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench
     found: dict[str, Evidence] = {}
     for candidate in candidates:
         metric, drop = judge_outputs(bench, "test", first, outputs[candidate.name])
-        cost, latency, others = timed[candidate.name]
+        cost, latency, energy, others = timed[candidate.name]
         found[candidate.name] = Evidence(
             candidate.name,
             latency=latency,
             speedup=cost.ratio,
-            energy=_energy(candidate, bench),
+            energy=energy.total,
             size=_size(candidate),
             metric=metric,
             drop=drop,
             others=(*others, *_agreement(first, outputs[candidate.name], bench)),
+            saving=energy.ratio,
+            recording=energy.recording,
         )
     return found
 
 
-Timed = tuple[Cost, Mapping[str, Measurement], tuple[Measurement, ...]]
+Timed = tuple[Cost, Mapping[str, Measurement], Energy, tuple[Measurement, ...]]
 
 
 def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench) -> Mapping[str, Timed]:
-    """Cost, latency by statistic, and what else was read while they were timed."""
+    """Cost, latency by statistic, energy, and what else was read while they were timed."""
     if bench.device is None:
         costs = bench.costs({c.name: c.model for c in candidates})
-        return {name: (cost, {"p50": cost.value}, ()) for name, cost in costs.items()}
+        energies = bench.costs({c.name: c.model for c in candidates}, "energy")
+        return {name: (cost, {"p50": cost.value}, _in_all(energies[name].value), ()) for name, cost in costs.items()}
     found = bench.timed({c.name: (c.model, raced[c.name].plan) for c in candidates}, bench.recipe.preset)
     return {
         name: (
             Cost(each.typical, each.ratio or unknown("speed-up", "x", "measured alone")),
             each.latency,
-            (each.memory, each.load, each.first, *((each.deepest,) if each.deepest else ())),
+            each.energy or _in_all(unknown("energy", "mJ", "no meter was read")),
+            _others(each),
         )
         for name, each in found.items()
     }
+
+
+def _in_all(total: Measurement) -> Energy:
+    nothing = unknown("energy", "mJ", "only energy in all is known")
+    return Energy(total, nothing, nothing)
+
+
+def _others(found: Measured) -> tuple[Measurement, ...]:
+    """What else was read; idle and net energy where a meter was."""
+    energy = (found.energy.idle, found.energy.net) if found.energy and found.energy.recording else ()
+    return (found.memory, found.load, found.first, *energy, *((found.deepest,) if found.deepest else ()))
 
 
 def judge_outputs(bench: Bench, split: str, original: Arrays, outputs: Arrays) -> tuple[Measurement, Measurement]:
@@ -138,7 +167,7 @@ def _size(candidate: Candidate) -> Measurement:
     return Measurement("size", candidate.size, "B", n=1, instrument="file size")
 
 
-def _energy(candidate: Candidate, bench: Bench) -> Measurement:
+def _predicted_energy(candidate: Candidate, bench: Bench) -> Measurement:
     if bench.device is not None:
-        return unknown("energy", "mJ", f"no energy meter was found on {bench.target.name}")
+        return unknown("energy", "mJ", "it is read with the latency on the test split")
     return bench.costs({candidate.name: candidate.model}, "energy")[candidate.name].value

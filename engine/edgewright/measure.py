@@ -25,6 +25,7 @@ import numpy as np
 
 from edgewright.agent import Agent, Opened, Timed
 from edgewright.errors import DeviceError, RecipeError, suggest
+from edgewright.metering import Metered, NoMeter
 from edgewright.timings import (
     Measured,
     Setting,
@@ -44,6 +45,8 @@ SETTLE_NS = 1_500_000
 BLOCK_NS = 250_000_000
 UNDISTURBED = 5
 """The percentile of a round's runs that stands for the round."""
+ALONE = "alone"
+"""What a candidate that is measured alone is called in a meter's marks."""
 LATER_WARM_UP = {"least_ns": 40_000_000, "most_ns": 500_000_000}
 """For rounds after the first: the clocks are up, only the new process has to find its caches."""
 
@@ -119,15 +122,24 @@ def device_lock(folder: Path, address: str, progress: Progress | None = None) ->
 # ------------------------------------------------------------------ one candidate
 
 
-def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Progress | None = None) -> Measured:
+def measure_one(
+    agent: Agent,
+    candidate: Candidate,
+    preset: Preset,
+    progress: Progress | None = None,
+    *,
+    meter: Metered | NoMeter | None = None,
+) -> Measured:
     """Latency, load, first inference and peak memory of one bundle, in one process.
+
+    The runs are marked for `meter` under the name ALONE; see metering.with_energy.
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does.
     """
     opened = agent.open(candidate.bundle, **candidate.options, turn=0)
     try:
         _, settled = agent.warm(opened)
-        taken, depths = run_for(agent, opened, preset, progress)
+        taken, depths = run_for(agent, opened, preset, progress, meter=meter)
         peak = agent.memory(opened)
     finally:
         agent.close(opened)
@@ -145,18 +157,48 @@ def measure_one(agent: Agent, candidate: Candidate, preset: Preset, progress: Pr
 
 
 def run_for(
-    agent: Agent, opened: Opened, preset: Preset, progress: Progress | None = None, *, deadline_ms: float | None = None
+    agent: Agent,
+    opened: Opened,
+    preset: Preset,
+    progress: Progress | None = None,
+    *,
+    deadline_ms: float | None = None,
+    meter: Metered | NoMeter | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Nanoseconds and depths (see Timed) of runs, until the preset's seconds and runs are both reached."""
+    """Nanoseconds and depths (see Timed) of runs, until the preset's seconds and runs are both reached.
+
+    With a meter they go on until it has samples enough.
+    """
     taken: list[int] = []
     depths: list[int] = []
-    while len(taken) < preset.runs or sum(taken) < preset.seconds * 1e9:
-        timed = agent.time(opened, least_runs=1, least_ns=BLOCK_NS, deadline_ms=deadline_ms)
+    pace = _pace(meter, preset, BLOCK_NS, 0)
+    while len(taken) < preset.runs or sum(taken) < pace.seconds * 1e9:
+        timed = agent.time(
+            opened, least_runs=1, least_ns=pace.turn_ns, settle_ns=pace.settle_ns, deadline_ms=deadline_ms
+        )
+        if isinstance(meter, Metered):
+            meter.mark(ALONE, timed, len(taken))
         taken += timed.ns
         depths += timed.depths
         if progress:
-            progress("measuring", int(sum(taken) / 1e6), int(preset.seconds * 1e3))
+            progress("measuring", int(sum(taken) / 1e6), int(pace.seconds * 1e3))
     return taken, depths
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How long a turn takes, what goes before it uncounted, and how long a candidate runs in all."""
+
+    turn_ns: int
+    settle_ns: int
+    seconds: float
+
+
+def _pace(meter: Metered | NoMeter | None, preset: Preset, turn_ns: int, settle_ns: int) -> _Pace:
+    """A sensor that is slow needs long turns: it has to tell one candidate's from the next one's."""
+    if not isinstance(meter, Metered):
+        return _Pace(turn_ns, settle_ns, preset.seconds)
+    return _Pace(max(turn_ns, meter.turn_ns), max(settle_ns, meter.period_ns), max(preset.seconds, meter.seconds))
 
 
 # ------------------------------------------------------------------ several candidates, in turns
@@ -181,10 +223,12 @@ def compare(
     seed: int = 0,
     race: bool = False,
     progress: Progress | None = None,
+    meter: Metered | NoMeter | None = None,
 ) -> dict[str, Measured]:
     """Measure candidates side by side; every one gets a ratio to `reference` with its 95 % interval.
 
     In a race only who may still win is measured in all rounds, and the reference; others keep a wider interval.
+    The runs are marked for `meter` under the candidates' names; see metering.with_energy.
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does; RecipeError for an unknown reference.
     """
@@ -194,7 +238,7 @@ def compare(
     rounds: list[_Round] = []
     running = dict(candidates)
     for number in range(preset.rounds):
-        rounds.append(_round(agent, running, preset, rng=rng, number=number))
+        rounds.append(_round(agent, running, preset, rng=rng, number=number, meter=meter))
         if progress:
             progress(f"comparing {', '.join(running)}", number + 1, preset.rounds)
         if race and number + 1 == FIRST_LOOK:
@@ -239,6 +283,7 @@ def _round(
     *,
     rng: np.random.Generator,
     number: int,
+    meter: Metered | NoMeter | None,
 ) -> _Round:
     order = _shuffled(candidates, rng)
     opened: dict[str, Opened] = {}
@@ -246,7 +291,7 @@ def _round(
         for name in order:
             opened[name] = agent.open(candidates[name].bundle, **candidates[name].options, turn=number)
             agent.warm(opened[name], rules=LATER_WARM_UP if number else None)
-        runs, depths = _turns(agent, opened, preset, rng)
+        runs, depths = _turns(agent, opened, preset, rng, number=number, meter=meter)
         memory = {name: agent.memory(opened[name]) for name in order}
     finally:
         for worker in opened.values():
@@ -255,20 +300,29 @@ def _round(
 
 
 def _turns(
-    agent: Agent, opened: Mapping[str, Opened], preset: Preset, rng: np.random.Generator
+    agent: Agent,
+    opened: Mapping[str, Opened],
+    preset: Preset,
+    rng: np.random.Generator,
+    *,
+    number: int,
+    meter: Metered | NoMeter | None,
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Runs and depths, by turns, until each candidate has its share of the preset's seconds and runs.
 
     There are two turns at least, and an even number.
     """
-    seconds, least = preset.seconds / preset.rounds, math.ceil(preset.runs / preset.rounds)
+    pace = _pace(meter, preset, TURN_NS, SETTLE_NS)
+    seconds, least = pace.seconds / preset.rounds, math.ceil(preset.runs / preset.rounds)
     runs: dict[str, list[int]] = {name: [] for name in opened}
     depths: dict[str, list[int]] = {name: [] for name in opened}
     while min(map(sum, runs.values())) < seconds * 1e9 or min(map(len, runs.values())) < least:
         forward = _shuffled(opened, rng)
         for order in (forward, forward[::-1]):
             for name in order:
-                timed = _turn(agent, opened[name])
+                timed = _turn(agent, opened[name], pace)
+                if isinstance(meter, Metered):
+                    meter.mark(name, timed, number)
                 runs[name] += timed.ns
                 depths[name] += timed.depths
     return {n: tuple(each) for n, each in runs.items()}, {n: tuple(each) for n, each in depths.items()}
@@ -279,8 +333,8 @@ def _shuffled(names: Iterable[str], rng: np.random.Generator) -> list[str]:
     return [listed[int(i)] for i in rng.permutation(len(listed))]
 
 
-def _turn(agent: Agent, opened: Opened) -> Timed:
-    return agent.time(opened, least_runs=TURN_RUNS, least_ns=TURN_NS, settle_ns=SETTLE_NS)
+def _turn(agent: Agent, opened: Opened, pace: _Pace) -> Timed:
+    return agent.time(opened, least_runs=TURN_RUNS, least_ns=pace.turn_ns, settle_ns=pace.settle_ns)
 
 
 def _summed_up(  # noqa: PLR0917 - what was measured, of what, how

@@ -15,7 +15,7 @@ from edgewright.bundle import check_destination
 from edgewright.contract import decide, rank
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError, TargetError
-from edgewright.evidence import read_selection, read_test
+from edgewright.evidence import read_energies, read_selection, read_test
 from edgewright.exits.describe import describe_exits
 from edgewright.exits.settle import settle, unsettled
 from edgewright.exporting import exported
@@ -272,7 +272,8 @@ def _judge(
     """Rank on selection, freeze, read test once, decide."""
     bounds, metric = job.recipe.bounds, job.task.metric
     original, *others = candidates
-    selection = [read_selection(c, raced[c.name], bench) for c in others]
+    energies = read_energies(candidates, raced, bench) if bounds.minimise == "energy" else {}
+    selection = [read_selection(c, raced[c.name], bench, energies.get(c.name)) for c in others]
     frozen = {e.name for e in rank(selection, bounds, metric)}
     kept = [c for c in others if c.name in frozen]
     evidence = read_test([original, *kept], raced, bench)

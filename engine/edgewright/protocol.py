@@ -36,6 +36,9 @@ OPERATIONS = (
     "spin",
     "profile",
     "memory",
+    "meter",
+    "rest",
+    "unmeter",
     "close",
     "bye",
 )

@@ -12,7 +12,7 @@ from edgewright.contract import BOUND_NAMES, Bounds, parse_bounds
 from edgewright.errors import RecipeError, suggest
 from edgewright.params import parse_params
 from edgewright.protocols import OnnxTransform, TorchTransform
-from edgewright.registry import EXPORTERS, RUNTIMES, TRANSFORMS, Registry
+from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TRANSFORMS, Registry
 from edgewright.types import Offer, Target
 
 PROJECT_FILE = "edgewright.toml"
@@ -39,6 +39,7 @@ class Request:
     task: str | None = None
     on: str | None = None
     runtime: tuple[str, ...] | None = None
+    meter: tuple[str, ...] | None = None
     exporter: tuple[str, ...] | None = None
     bounds: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Recipe:
     preset: str
     allow_fallback: bool
     tune: int = 0
+    meters: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------ reading
@@ -170,6 +172,7 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
     )
     for name in runtimes:
         registry.get(RUNTIMES, name)
+    meters = meters_of(request, target, registry)
     return Recipe(
         methods=tuple(_method(call, registry) for call in calls),
         written=written,
@@ -182,7 +185,20 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
         preset=request.preset or "default",
         allow_fallback=bool(request.allow_fallback),
         tune=_tune(request, exporters, registry),
+        meters=meters,
     )
+
+
+def meters_of(request: Request, target: Target, registry: Registry) -> tuple[str, ...]:
+    """The meters to try, in order; `auto` is the target's own list, `none` reads nothing.
+
+    Raises: RecipeError for a name that no meter has.
+    """
+    given = tuple(name for name in request.meter or ("auto",) if name != "none")
+    names = tuple(dict.fromkeys(name for each in given for name in _expand(each, target.meters)))
+    for name in names:
+        registry.get(METERS, name)
+    return names
 
 
 def _tune(request: Request, exporters: Sequence[str], registry: Registry) -> int:
@@ -271,7 +287,7 @@ _TYPES: Mapping[str, type[Any]] = {"batch": int, "threads": int, "seed": int, "t
 
 
 def _typed(path: Path, key: str, value: Any) -> Any:
-    if key in ("runtime", "exporter"):
+    if key in ("runtime", "exporter", "meter"):
         return tuple(str(v) for v in (cast("list[Any]", value) if isinstance(value, list) else str(value).split(",")))
     kind = _TYPES.get(key, str)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

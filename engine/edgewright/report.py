@@ -40,6 +40,7 @@ def build_report(
         settings=settings(job),
         notes=job.task.notes,
         race=tuple(entrant for c in candidates for entrant in raced[c.name].entrants),
+        recording=original.recording,
     )
 
 
@@ -58,7 +59,7 @@ def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
     ]
     found.append(Row(original.metric.quantity, original.metric, shipped.metric, _signed_drop(shipped.drop)))
     found.append(Row("size", original.size, shipped.size, _times_smaller(original.size, shipped.size)))
-    found.append(Row("energy", original.energy, shipped.energy))
+    found.append(Row("energy", original.energy, shipped.energy, shipped.saving))
     by_name = {m.quantity: m for m in original.others}
     for other in shipped.others:
         nothing = unknown(other.quantity, other.unit, "the original has no gates")
@@ -86,6 +87,7 @@ def settings(job: Job) -> Mapping[str, Any]:
         "metric": job.task.metric.name,
         "exporters": ", ".join(job.recipe.exporters),
         "runtimes": ", ".join(job.recipe.runtimes),
+        "meters": ", ".join(job.recipe.meters) or "none",
         "threads": job.recipe.threads,
         "batch": job.recipe.batch,
         "preset": job.recipe.preset,

@@ -10,11 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewright import stats
-from edgewright.types import Measurement, unknown
+from edgewright.types import Measurement, Recording, unknown
 
 CLOCK = "perf_counter_ns on the device"
 WORST = "latency of runs to the end"
 """What it takes a model with gates when no gate lets go."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What a candidate takes: mJ per inference in all, at idle in that time, and beyond it.
+
+    `ratio` is the reference's energy over this one's, so above 1 is less; `recording` holds what was read.
+    """
+
+    total: Measurement
+    idle: Measurement
+    net: Measurement
+    ratio: Measurement | None = None
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Measured:
     reference's latency over this one's, so above 1 is faster (None when it was measured alone).
     `runs_ns` is every run, round by round, and `depths` the last stage of each (the latest exit, where the graph
     decides inside). `deepest` is what runs took that went to the end of a model with gates. For a model in which all
-    runs are alike it is None, and `depths` are empty.
+    runs are alike it is None, and `depths` are empty. `energy` is None where nobody asked for it.
     """
 
     latency: Mapping[str, Measurement]
@@ -36,6 +50,7 @@ class Measured:
     runs_ns: tuple[tuple[int, ...], ...]
     deepest: Measurement | None = None
     depths: tuple[tuple[int, ...], ...] = ()
+    energy: Energy | None = None
 
     @property
     def typical(self) -> Measurement:

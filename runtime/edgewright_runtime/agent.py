@@ -21,6 +21,7 @@ from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginEr
 from edgewright.protocol import OPERATIONS, VERSION, answer, decode, encode, failure
 from edgewright_runtime.channel import Lines, private_streams, send, wait_for
 from edgewright_runtime.holding import hold
+from edgewright_runtime.polling import Poller, rest
 
 HINTS = {
     "SIGKILL": "the system may have run out of memory",
@@ -34,11 +35,15 @@ MOST_SPARES = 4
 
 
 def main() -> int:
-    """Serve as supervisor, or as worker when started as one."""
+    """Serve as supervisor, or as worker or poller when started as one."""
     if sys.argv[1:2] == ["worker"]:
         from edgewright_runtime import worker
 
         return worker.main(int(sys.argv[2]))
+    if sys.argv[1:2] == ["poll"]:
+        from edgewright_runtime import poll
+
+        return poll.main(int(sys.argv[2]))
     # An interrupt is the host's to handle: it ends us by closing our input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Supervisor(*private_streams()).serve()
@@ -63,6 +68,11 @@ class Process:
         assert self._process.stdout is not None
         self._sink = self._process.stdin.fileno()
         self._lines = Lines(self._process.stdout.fileno())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def prepare(self) -> None:
         """Have it import what any candidate needs, beside whatever goes on; `prepared` waits for the end of it."""
@@ -119,12 +129,16 @@ class Supervisor:
         self._spares: list[Process] = []
         self._lock: Optional[IO[str]] = None
         self._idle_s: Optional[float] = None
+        self._poller: Optional[Poller] = None
         self._own: Mapping[str, Callable[[dict[str, Any], bytes], bytes]] = {
             "hello": self._hello,
             "ping": lambda request, line: encode(answer(request, {})),
             "device": self._device,
             "open": self._open,
             "close": self._close,
+            "meter": self._meter,
+            "rest": lambda request, line: encode(answer(request, rest(request["ns"]))),
+            "unmeter": self._unmeter,
         }
 
     def serve(self) -> None:
@@ -139,6 +153,7 @@ class Supervisor:
         finally:
             for worker in (*self._workers.values(), *self._spares):
                 worker.stop()
+            self._drop_poller()
 
     def _serve_one(self, line: bytes) -> bool:
         request: dict[str, Any] = {}
@@ -184,7 +199,29 @@ class Supervisor:
         reply = self._ask(request, line)
         if "error" in decode(reply):
             self._workers.pop(handle).stop()
+        elif self._poller is not None:
+            self._poller.keep_away(self._workers[handle].pid)
         return reply
+
+    def _meter(self, request: dict[str, Any], line: bytes) -> bytes:
+        """Start to read a meter; nothing goes on when no rail of it is found."""
+        self._drop_poller()
+        self._poller = Poller(_ourselves(), request, self._requests)
+        found = self._poller.found
+        if not found["rails"]:
+            self._drop_poller()
+        return encode(answer(request, found))
+
+    def _unmeter(self, request: dict[str, Any], line: bytes) -> bytes:
+        if self._poller is None:
+            raise InputError("no meter is being read; start with 'meter'")
+        poller, self._poller = self._poller, None
+        return encode(answer(request, poller.stop()))
+
+    def _drop_poller(self) -> None:
+        if self._poller is not None:
+            self._poller.kill()
+            self._poller = None
 
     def _close(self, request: dict[str, Any], line: bytes) -> bytes:
         worker = self._workers.pop(str(request.get("handle")), None)

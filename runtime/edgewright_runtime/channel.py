@@ -40,6 +40,19 @@ class Lines:
             if self._ended or not select.select([self.descriptor], [], [], seconds)[0] or not self.fill():
                 return None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has come to its end."""
+        return self._ended
+
+    def next_within(self, seconds: Optional[float]) -> Optional[bytes]:
+        """The next line, if it comes in that time (None: whenever); None too at the end of the stream, see `ended`."""
+        line = self.take()
+        if line is None and not self._ended and select.select([self.descriptor], [], [], seconds)[0]:
+            self.fill()
+            line = self.take()
+        return line
+
 
 def wait_for(lines: Lines, watched: Lines) -> Optional[bytes]:
     """The next line of `lines`; None when it ends, EOFError when `watched` ends first."""

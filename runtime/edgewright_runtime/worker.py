@@ -141,8 +141,10 @@ class Worker:
             self._loaded.get_ready()
         settle(self._runs(request).once, request.get("settle_ns", 0))
         runs = self._runs(request)
+        begin = perf_counter_ns()
         taken = time_block(runs.once, least_runs=request["least_runs"], least_ns=request["least_ns"])
-        return {"ns": taken, "depths": runs.depths, "stages_ns": runs.stages_ns}
+        times = {"begin_ns": begin, "end_ns": perf_counter_ns()}
+        return {"ns": taken, "depths": runs.depths, "stages_ns": runs.stages_ns, **times}
 
     def _spin(self, request: Mapping[str, Any]) -> dict[str, Any]:
         from edgewright_runtime.timing import spin

@@ -350,7 +350,7 @@ def test_the_supervisor_answers_nonsense_with_a_sentence(agent: Agent) -> None:
 
 def test_a_program_that_is_no_agent_is_a_device_error(tmp_path: Path) -> None:
     link = LocalLink()
-    agent = Agent(link, link.start([sys.executable, "-c", "print(input()[:7])"]), tmp_path)
+    agent = Agent(link, link.start([sys.executable, "-c", "print(input()[:7])"]), tmp_path, tmp_path)
     with pytest.raises(DeviceError, match=r"""expected a message of protocol 1, found '{"id":1'"""):
         agent.ask("device")
     agent.stop()

@@ -16,6 +16,7 @@ from edgewright.bench.placing import placements_of, stage_artifacts
 from edgewright.bundle import Contents, plain, write_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.errors import RefusedError
+from edgewright.metering import metered, with_energy
 from edgewright.realinputs import draw_inputs
 from edgewright.recipe import Recipe
 from edgewright.registry import RUNTIMES, TARGETS, Registry
@@ -138,17 +139,27 @@ class Bench:
         """As `costs`, for plans that are not the default. Measured ones are kept, and not measured again."""
         if self.device is None:
             return predicted({name: model for name, (model, _) in plans.items()}, quantity, self.registry, self.target)
-        if quantity != "latency":
+        if quantity not in ("latency", "energy"):
             raise RefusedError(f"{quantity} cannot be measured on {self.target.name}: it has no meter for it")
         what = {name: (model.digest, plan) for name, (model, plan) in plans.items()}
-        key = key_of("cost", what, self.device.device().fingerprint)
-        found = self.store.remember(key, "latency", lambda: plain(self._quickly(plans)))
+        read = self.recipe.meters if quantity == "energy" else ()
+        key = key_of("cost", what, self.device.device().fingerprint, *([read] if read else ()))
+        work = self._quickly if quantity == "latency" else self._sparingly
+        found = self.store.remember(key, quantity, lambda: plain(work(plans)))
         return {name: read_cost(entry) for name, entry in cast("Mapping[str, Any]", found).items()}
 
     def _quickly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
         return {
             name: Cost(found.typical, found.ratio or unknown("speed-up", "x", "measured alone"))
             for name, found in self.timed(plans, "quick", race=True).items()
+        }
+
+    def _sparingly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
+        energies = {name: found.energy for name, found in self.timed(plans, "quick").items()}
+        return {
+            name: Cost(each.total, each.ratio or unknown("energy ratio", "x", each.total.reason))
+            for name, each in energies.items()
+            if each is not None
         }
 
     def stage_costs(self, model: Model, plan: Plan | None = None) -> tuple[StageCost, ...]:
@@ -174,22 +185,31 @@ class Bench:
     def timed(
         self, plans: Mapping[str, tuple[Model, Plan]], preset: str, *, race: bool = False
     ) -> Mapping[str, Measured]:
-        """Everything that timing tells, interleaved on the device (`measure.compare`); ratios refer to the first."""
+        """Everything that timing and meters tell, interleaved on the device (`measure.compare`); of a race the times.
+
+        Ratios refer to the first.
+        """
         assert self.device is not None
         candidates = {
             name: measure.Candidate(self.trial(model, plan), {"runtimes": self.entries(plan)})
             for name, (model, plan) in plans.items()
         }
-        with measure.device_lock(self.store.folder("locks"), self.device.address, self.progress):
-            return measure.compare(
+        reference, meters = next(iter(plans)), () if race else self.recipe.meters
+        with (
+            measure.device_lock(self.store.folder("locks"), self.device.address, self.progress),
+            metered(self.device, meters, self.registry) as meter,
+        ):
+            found = measure.compare(
                 self.device,
                 candidates,
                 measure.find_preset(preset),
-                reference=next(iter(plans)),
+                reference=reference,
                 seed=self.recipe.seed,
                 race=race,
                 progress=self.progress,
+                meter=meter,
             )
+        return with_energy(found, meter, reference)
 
     def sample(self) -> Arrays:
         """A real input to time with; never from the test split."""

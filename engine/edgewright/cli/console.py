@@ -90,8 +90,9 @@ def print_json(kind: str, document: Mapping[str, Any]) -> None:
 def request_from(**given: Any) -> Request:
     """A Request from the options that `model_options` defines."""
     shapes = dict(parse_shape(text) for text in given.pop("shape", ()))
-    runtime = given.pop("runtime", None)
-    return Request(**given, shapes=shapes, runtime=tuple(runtime.split(",")) if runtime else None)
+    names = {key: tuple(given.pop(key).split(",")) for key in ("runtime", "meter") if given.get(key)}
+    fields: dict[str, Any] = {**given, **names, "shapes": shapes}
+    return Request(**fields)
 
 
 def model_options(function: F) -> F:
@@ -133,6 +134,10 @@ preset_option = click.option(
     default="default",
     show_default=True,
     help="How long to measure: 1 s / 10 s / 60 s and 30 / 100 / 1000 runs.",
+)
+
+meter_option = click.option(
+    "--meter", metavar="auto|none|NAME,...", help="What to read energy with; auto is the target's own list."
 )
 
 on_option = click.option("--on", metavar="ADDRESS", help="Where to run: local, ssh://user@host, adb://serial.")

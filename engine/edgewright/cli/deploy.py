@@ -9,6 +9,7 @@ import click
 
 from edgewright.cli.console import (
     Console,
+    meter_option,
     model_options,
     on_option,
     open_environment,
@@ -37,6 +38,7 @@ from edgewright.recipe import PROJECT_FILE, Request, merge, parse_method, read_r
 @click.option("--allow-fallback", is_flag=True, default=None, help="Accept another provider than the one asked for.")
 @click.option("--out", "-o", metavar="DIR", help="Where the bundle goes. [MODEL-TARGET]")
 @click.option("--dry-run", is_flag=True, help="Check everything, do nothing.")
+@meter_option
 @on_option
 @model_options
 @shared_options

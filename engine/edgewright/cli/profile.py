@@ -9,6 +9,7 @@ import click
 
 from edgewright.cli.console import (
     Console,
+    meter_option,
     model_options,
     on_option,
     open_environment,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     "--examples", type=click.IntRange(1), default=1000, show_default=True, metavar="N", help="Real inputs from --task."
 )
 @preset_option
+@meter_option
 @on_option
 @model_options
 @shared_options
@@ -84,6 +86,7 @@ def _document(found: Profile) -> dict[str, object]:
         "notes": found.notes,
         "runs_ns": found.measured.runs_ns,
         "depths": found.measured.depths,
+        "energy": found.measured.energy and found.measured.energy.recording,
     }
 
 
@@ -101,8 +104,18 @@ def _show(found: Profile) -> None:
         _show_capped(found.details.capped)
     if found.details.operators:
         _show_operators(found)
+    if found.energies:
+        _show_rails(found.energies[0])
     for note in found.notes:
         click.echo(note)
+
+
+def _show_rails(energy: Measurement) -> None:
+    """A line per rail: what it drew while the model ran, and what lies behind it."""
+    for name, rail in energy.conditions.get("rails", {}).items():
+        click.echo(
+            f"rail {name}: {rail['watts']:.4g} W from {rail['samples']} samples ({rail['scope']}), {energy.kind}"
+        )
 
 
 def _show_ways(ways: tuple[Way, ...]) -> None:

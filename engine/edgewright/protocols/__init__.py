@@ -7,7 +7,16 @@ A parameter whose metadata say `"nodes": True` holds names of nodes; each stage 
 
 from edgewright.protocols.attacks import Attack, Probe
 from edgewright.protocols.context import Context, OperatorTime
-from edgewright.protocols.devices import Connection, Link, Meter, Predictor, Process, Spotted
+from edgewright.protocols.devices import (
+    Connection,
+    Link,
+    Meter,
+    Predictor,
+    Process,
+    PythonMeter,
+    Sampler,
+    Spotted,
+)
 from edgewright.protocols.formats import Exporter, GraphStore, Loader, LoadRequest, Requirement
 from edgewright.protocols.renderers import PageRenderer, Renderer
 from edgewright.protocols.runtimes import Kernel, Runtime, Session
@@ -31,9 +40,11 @@ __all__ = [
     "Predictor",
     "Probe",
     "Process",
+    "PythonMeter",
     "Renderer",
     "Requirement",
     "Runtime",
+    "Sampler",
     "Session",
     "Spotted",
     "TorchTransform",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
-from edgewright.types import Device, Measurement, Model, Target
+from edgewright.types import Device, Measurement, Model, Source, Target
 
 
 class Process(Protocol):
@@ -100,8 +100,31 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Meter(Protocol):
-    """Yields traces of energy. Offered with `edgewright_meters`."""
+    """Says what tells energy on a device. Offered with `edgewright_meters`.
+
+    One that `needs_python` is imported on the device, by the `module:object` of its offer: see `PythonMeter`.
+    """
 
     @property
     def name(self) -> str: ...
-    def sources(self, device: Device) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def needs_python(self) -> bool: ...
+    def sources(self, device: Device) -> Sequence[Source]:
+        """What to read there, if it is there; none where it cannot be on such a device."""
+        ...
+
+
+class Sampler(Protocol):
+    """An open instrument on the device."""
+
+    def read(self) -> Sequence[float]:
+        """A raw reading of each source, in their order. Raises: OSError when there is none now."""
+        ...
+
+
+class PythonMeter(Meter, Protocol):
+    """A meter whose readings only Python can take. It runs on the device: Python 3.9, numpy and its own library."""
+
+    def open(self) -> Sampler:
+        """Raises: RefusedError with the reason when the instrument is not there."""
+        ...

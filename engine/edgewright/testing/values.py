@@ -12,7 +12,7 @@ from edgewright.registry import PREDICTORS, RUNTIMES, TRANSFORMS
 from edgewright.testing import samples
 from edgewright.testing.rig import Rig
 from edgewright.testing.verdicts import attempt, require, require_type
-from edgewright.types import Figure, Measurement, Offer, Target
+from edgewright.types import Figure, Measurement, Offer, Source, Target
 
 
 def figures_have_sources(offer: Offer[Target], rig: Rig) -> None:
@@ -55,9 +55,17 @@ def predicts(offer: Offer[Predictor], rig: Rig) -> None:
 
 
 def states_sources(offer: Offer[Meter], rig: Rig) -> None:
-    """What it reads on this host, each with a unit; an empty list when there is no sensor."""
-    for source in attempt("sources", lambda: offer.value.sources(rig.device)):
-        require(bool(source.get("unit")), "sources", f"{dict(source)} has no unit")
+    """What it reads, each with a unit and a scope, in a form that a runner without Python can read."""
+    meter = offer.value
+    for source in attempt("sources", lambda: meter.sources(rig.device)):
+        require_type(source, Source, "sources")
+        require(source.kind in ("counter", "power"), "sources", f"{source.rail} is of kind {source.kind!r}")
+        require(bool(source.rail and source.unit and source.scope), "sources", f"{source} lacks rail, unit or scope")
+        require(
+            source.scale > 0 and source.period_ns > 0, "sources", f"{source.rail} needs a scale and a period above 0"
+        )
+        stated = bool(source.folder or source.argv) and bool(source.values)
+        require(stated or meter.needs_python, "sources", f"{source.rail} names neither files nor a command to read")
 
 
 def renders(offer: Offer[Renderer], rig: Rig) -> None:

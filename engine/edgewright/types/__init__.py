@@ -5,6 +5,7 @@ Values that hold arrays or modules compare by identity and carry a `digest`.
 """
 
 from edgewright.types.devices import Device, Figure, Target
+from edgewright.types.energy import Mark, Recording, Source, Trace
 from edgewright.types.measurements import Cost, Measurement, Metric, StageCost, unknown
 from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
 from edgewright.types.plans import Artifact, Companion, Needs, Placement, Plan, bytes_of
@@ -31,6 +32,7 @@ __all__ = [
     "GraphFile",
     "Json",
     "Judgement",
+    "Mark",
     "Measurement",
     "Metric",
     "Model",
@@ -38,10 +40,12 @@ __all__ = [
     "Offer",
     "Placement",
     "Plan",
+    "Recording",
     "Refusal",
     "Report",
     "Row",
     "Signature",
+    "Source",
     "Stage",
     "StageCost",
     "State",
@@ -49,6 +53,7 @@ __all__ = [
     "Target",
     "TensorSpec",
     "TorchGraph",
+    "Trace",
     "Tradeoff",
     "Variant",
     "Verdict",

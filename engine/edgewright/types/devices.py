@@ -20,6 +20,7 @@ class Target:
     """What we expect of a device. `compute` is the peak per dtype, `recipe` what runs when nothing is asked.
 
     `default` marks the one target of a `family` that the family's name stands for.
+    `meters` are tried in order, and the first that finds its sensor is read.
     Units: memory in bytes, compute in GFLOP/s (or GOP/s for integers), bandwidth in GB/s, power in W;
     each Figure repeats its own.
     """
@@ -37,6 +38,7 @@ class Target:
     power: Mapping[str, Figure] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("ort",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    meters: tuple[str, ...] = ()
     predictor: str = "roofline"
     recipe: tuple[str, ...] = ("simplify",)
     features: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from edgewright.types.energy import Recording
 from edgewright.types.measurements import Measurement
 from edgewright.types.models import Step
 
@@ -16,6 +17,7 @@ class Evidence:
 
     `latency` maps a statistic (`p50`, `mean`, `p99`) to its measurement in ms; `drop` is in the metric's unit,
     positive when the candidate is worse than the original. `others` are shown and judged by nothing.
+    `saving` is the original's energy over this one's, where both were read; `recording` what the meter told.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Evidence:
     metric: Measurement
     drop: Measurement
     others: tuple[Measurement, ...] = ()
+    saving: Optional[Measurement] = None
+    recording: Optional[Recording] = None
 
 
 @dataclass(frozen=True)
@@ -138,3 +142,4 @@ class Report:
     notes: tuple[str, ...] = ()
     exits: Optional[Exits] = None
     race: tuple[Entrant, ...] = ()
+    recording: Optional[Recording] = None

@@ -19,13 +19,15 @@ from edgewright import measure
 from edgewright.agent import Agent
 from edgewright.bundle import Bundle
 from edgewright.environment import Environment
-from edgewright.errors import RecipeError
+from edgewright.errors import RecipeError, TargetError
 from edgewright.measure import Candidate, Preset
-from edgewright.pipeline import open_agent
+from edgewright.metering import metered, with_energy
+from edgewright.pipeline import THIS_HOST, open_agent
 from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
-from edgewright.recipe import Request
+from edgewright.recipe import Request, meters_of
+from edgewright.targets import find_target
 from edgewright.timings import Measured
-from edgewright.types import Device, Measurement
+from edgewright.types import Device, Measurement, Target
 from edgewright.verbs.details import Asked, Details, held, kind_of, look_closer
 from edgewright.verbs.leaving import Way, exit_names, ways_of
 from edgewright.verbs.subject import Subject, open_subject
@@ -55,7 +57,15 @@ class Profile:
         """Every number, in reading order."""
         found = self.measured
         to_end = (found.deepest, self.details.whole)
-        return (*found.latency.values(), *filter(None, to_end), found.load, found.first, found.memory)
+        return (*found.latency.values(), *filter(None, to_end), found.load, found.first, found.memory, *self.energies)
+
+    @property
+    def energies(self) -> tuple[Measurement, ...]:
+        """Energy per inference: all of it, and idle and net where a meter was read."""
+        energy = self.measured.energy
+        if energy is None:
+            return ()
+        return (energy.total, energy.idle, energy.net) if energy.recording else (energy.total,)
 
 
 def profile(source: str, request: Request, asked: Asked, env: Environment) -> Profile:
@@ -73,7 +83,10 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
         candidate = Candidate(bundle.path, _options(subject, request, agent))
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
         details = look_closer(agent, candidate, bundle, real, asked, preset)
-        found = measure.measure_one(agent, candidate, preset, env.progress)
+        meters = meters_of(request, _target(subject, request, env), env.registry)
+        with metered(agent, meters, env.registry) as meter:
+            found = measure.measure_one(agent, candidate, preset, env.progress, meter=meter)
+        found = with_energy({measure.ALONE: found}, meter)[measure.ALONE]
         if details.exits is not None:
             found = _without_inputs(agent, replace(candidate, bundle=subject.bundle.path), found)
         medians = tuple(_sustain(agent, candidate, minutes, env))
@@ -95,6 +108,17 @@ def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> Rea
     inputs = draw_inputs(task, split, count, MOST_BYTES)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-inputs-")))
     return RealInputs(task.name, split, inputs, with_inputs(bundle, inputs, folder))
+
+
+def _target(subject: Subject, request: Request, env: Environment) -> Target:
+    """What was named, else what the bundle was made for where that is known here, else this host."""
+    named = request.target or str(subject.bundle.extra.get("target", THIS_HOST))
+    try:
+        return find_target(named, env.registry)[0]
+    except TargetError:
+        if request.target:
+            raise
+        return find_target(THIS_HOST, env.registry)[0]
 
 
 def _options(subject: Subject, request: Request, agent: Agent) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The instruments that come with the engine: one module each, listed in the plugin."""
