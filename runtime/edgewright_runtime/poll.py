@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns, process_time_ns
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.protocol import decode, encode
@@ -43,39 +43,62 @@ def main(parent: int) -> int:
     except EdgewrightError as refusal:
         send(sink, encode({"rails": [], "absent": [str(refusal)]}))
         return 0
+    record = Record(reader)
+    record.take()  # before the host is told: whatever it marks comes after the first sample
     send(sink, encode({"rails": [rail.described() for rail in reader.rails], "absent": absent}))
     if reader.rails:
-        send(sink, encode(record(reader, lines)))
+        record.run(lines)
+        record.take(everything=True)
+        send(sink, encode(record.told()))
     return 0
 
 
-def record(reader: _Reader, stop: Lines) -> dict[str, Any]:
-    """Read every rail at its own pace until a line of `stop` comes; the samples, and what it cost to read them."""
-    gc.disable()  # nothing here makes cycles, and a pause would be a gap
-    rails = reader.rails
-    samples: list[list[list[float]]] = [[] for _ in rails]
-    missed: list[dict[int, int]] = [{} for _ in rails]
-    begin, spent = perf_counter_ns(), process_time_ns()
-    due = [begin] * len(rails)
-    count = 0
-    while stop.next_within(max(0, min(due) - perf_counter_ns()) / 1e9 if count < MOST_SAMPLES else None) is None:
+class Record:
+    """What was read of each rail so far, and when the next reading is due; each rail has a pace of its own."""
+
+    def __init__(self, reader: _Reader) -> None:
+        """Nothing is read yet, and everything is due."""
+        self._reader = reader
+        self._samples: list[list[list[float]]] = [[] for _ in reader.rails]
+        self._missed: list[dict[int, int]] = [{} for _ in reader.rails]
+        self._begin, self._spent = perf_counter_ns(), process_time_ns()
+        self._due = [self._begin] * len(reader.rails)
+        self._left = MOST_SAMPLES
+
+    def run(self, stop: Lines) -> None:
+        """Read until a line of `stop` comes, or its end."""
+        gc.disable()  # nothing here makes cycles, and a pause would be a gap
+        while stop.next_within(self._wait()) is None and not stop.ended:
+            self.take()
+
+    def take(self, everything: bool = False) -> None:
+        """Read what is due."""
         now = perf_counter_ns()
-        numbers = [number for number, at in enumerate(due) if at <= now]
-        for number, (at, found) in zip(numbers, reader.read(numbers)):
+        numbers = [number for number, at in enumerate(self._due) if everything or at <= now]
+        for number, (at, found) in zip(numbers, self._reader.read(numbers)):
             if isinstance(found, int):
-                missed[number][found] = missed[number].get(found, 0) + 1
+                self._missed[number][found] = self._missed[number].get(found, 0) + 1
             else:
-                samples[number].append([at, *found])
-            due[number] = max(due[number] + rails[number].source.period_ns, now)
-            count += 1
-        if stop.ended:
-            break
-    wall = max(1, perf_counter_ns() - begin)
-    return {
-        "samples": samples,
-        "missed": [{os.strerror(code): times for code, times in each.items()} for each in missed],
-        "cpu": (process_time_ns() - spent) / wall,
-    }
+                self._samples[number].append([at, *found])
+            # On the grid of its period; what was missed is not caught up with.
+            self._due[number] = max(self._due[number], now - self._period(number)) + self._period(number)
+        self._left -= len(numbers)
+
+    def told(self) -> dict[str, Any]:
+        """The samples, the readings that failed, and the share of one CPU that this process took."""
+        wall = max(1, perf_counter_ns() - self._begin)
+        return {
+            "samples": self._samples,
+            "missed": [{os.strerror(code): times for code, times in each.items()} for each in self._missed],
+            "cpu": (process_time_ns() - self._spent) / wall,
+        }
+
+    def _period(self, number: int) -> int:
+        return self._reader.rails[number].source.period_ns
+
+    def _wait(self) -> Optional[float]:
+        """Seconds until something is due; None when there is no more room."""
+        return None if self._left <= 0 else max(0, min(self._due) - perf_counter_ns()) / 1e9
 
 
 # ------------------------------------------------------------------ the two kinds of meters
