@@ -118,8 +118,7 @@ def energy_of(recording: Recording, what: str, setting: Setting, reference: str 
         total, idle, net = (unknown(name, "mJ", reason) for name in QUANTITIES)
         return Energy(total, idle, net, recording=recording)
     total, runs = energy_in(counted(recording.traces), marks), sum(mark.runs for mark in marks)
-    rounds = [each for each in _rounds(recording, what) if each > 0]
-    _, interval = stats.mean_interval(rounds)
+    _, interval = stats.mean_interval(list(_rounds(recording, what).values()))
     plain = _measurement(recording, marks, setting)
     pooled = 1e3 * total / runs
     found = replace(plain, value=pooled, n=runs, interval=interval and _holding(interval, pooled), statistic="mean")
@@ -131,13 +130,13 @@ def _holding(interval: stats.Interval, value: float) -> stats.Interval:
     return min(interval[0], value), max(interval[1], value)
 
 
-def _rounds(recording: Recording, what: str) -> list[float]:
-    """Millijoules per run, round by round."""
+def _rounds(recording: Recording, what: str) -> dict[int, float]:
+    """Millijoules per run, by round."""
     marks = [mark for mark in recording.marks if mark.what == what]
-    found: list[float] = []
+    found: dict[int, float] = {}
     for turn in sorted({mark.turn for mark in marks}):
         own = [mark for mark in marks if mark.turn == turn]
-        found.append(1e3 * energy_in(counted(recording.traces), own) / sum(mark.runs for mark in own))
+        found[turn] = 1e3 * energy_in(counted(recording.traces), own) / sum(mark.runs for mark in own)
     return found
 
 
@@ -159,8 +158,8 @@ def _idle_and_net(recording: Recording, marks: Sequence[Mark], total: Measuremen
 
 def _ratio(recording: Recording, what: str, reference: str, plain: Measurement) -> Measurement:
     """How many times less energy than the reference, paired by rounds."""
-    pairs = zip(_rounds(recording, reference), _rounds(recording, what), strict=True)
-    logs = [math.log(first / this) for first, this in pairs if first > 0 and this > 0]
+    first, this = _rounds(recording, reference), _rounds(recording, what)
+    logs = [math.log(first[turn] / this[turn]) for turn in this if first.get(turn, 0) > 0 and this[turn] > 0]
     if not logs:
         return unknown("energy ratio", "x", "no round of both drew energy")
     value, interval = stats.ratio_over_rounds(logs)

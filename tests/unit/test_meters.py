@@ -199,8 +199,8 @@ def test_a_counter_is_read_while_it_wraps_fails_and_comes_back(tmp_path: Path, a
     assert energy_in([trace], [Mark("a", begin, end)]) == pytest.approx(25 * (end - begin) / 1e9, rel=0.1)
     assert trace.missed > 0
     assert 0 < found["cpu"] < 1
-    gaps = [b - a for (a, _), (b, _) in zip(trace.samples, trace.samples[1:], strict=False)]
-    assert min(gaps) > 1_000_000  # nobody reads faster than the sensor
+    lasted = trace.samples[-1][0] - trace.samples[0][0]
+    assert len(trace.samples) <= lasted / trace.period_ns + 2  # nobody reads faster than the sensor
 
 
 @contextmanager
