@@ -11,6 +11,7 @@ import pytest
 from edgewright.errors import RefusedError
 from edgewright_exporters.loader.header import headers_place
 from served import BULLSEYE, TRIXIE, Installed, Served, System, adb_device, installed, ssh_device
+from small import small_bundle
 from userland import Userland, make_userland
 
 
@@ -87,3 +88,9 @@ def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[Served], str]:
         return device.address
 
     return found
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that answers at once, deployed on this host."""
+    return small_bundle(tmp_path_factory.mktemp("small"))

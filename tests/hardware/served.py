@@ -166,6 +166,11 @@ class Served:
             f"mkdir -p {place}/devices/system && mount --rbind /sys/devices/system {place}/devices/system"
         )
 
+    def running(self, word: str) -> Sequence[int]:
+        """The device's processes with that word in their command, by the number that this host gives them."""
+        ours = os.readlink(f"/proc/{self.pid}/ns/pid")
+        return [each for each in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is(each, ours, word)]
+
     @property
     def root(self) -> Path:
         """The device's root folder, as its own mounts have it."""
@@ -213,6 +218,13 @@ class Served:
     def said(self) -> str:
         """The last line of its log."""
         return ((self.folder / "log").read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
+
+
+def _is(pid: int, namespace: str, word: str) -> bool:
+    with suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return word in command and os.readlink(f"/proc/{pid}/ns/pid") == namespace
+    return False
 
 
 def _map_users(pid: int) -> None:
