@@ -30,7 +30,7 @@ LOST = 255
 
 ADDRESS = re.compile(
     r"""( (?: [^@:/\s-] [^@:/\s]* @ )?                                  # a user; no option of ssh begins an address
-          (?: \[ [0-9a-fA-F:.%]+ \] | [^@:/\s\[\]-] [^@:/\s\[\]]* ) )  # an address of IPv6, or a name
+          (?: \[ [0-9a-fA-F:.]+ (?:%[\w.-]+)? \] | [^@:/\s\[\]-] [^@:/\s\[\]]* ) )  # an address of IPv6, or a name
         (?: : (\d{1,5}) )?""",
     re.VERBOSE,
 )
@@ -122,9 +122,7 @@ class Ssh:
 
     def open(self, address: str) -> Link:
         """Raises: DeviceError when the address is none, or the device is not reached."""
-        match = re.fullmatch(
-            r"((?:[^@:/\s-][^@:/\s]*@)?(?:\[[0-9a-fA-F:.%]+\]|[^@:/\s\[\]-][^@:/\s\[\]]*))(?::(\d{1,5}))?/?", address
-        )
+        match = ADDRESS.fullmatch(address.removesuffix("/"))
         if not match:
             raise DeviceError(f"ssh://{address} is no address; write ssh://[USER@]HOST[:PORT]")
         shell = SshShell(match[1].replace("[", "").replace("]", ""), match[2] or "")
