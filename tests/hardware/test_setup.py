@@ -89,9 +89,10 @@ def test_a_bare_board_is_told_about_prepared_once_and_then_runs_our_agent(
     place = said(link, "readlink ~/.edgewright/site")
     with pytest.raises(RefusedError, match=r"there is no wheel of .*numpy==1\.19\.0"):
         set_up(address, env, ["numpy==1.19.0"])
+    sound = make_wheel(tmp_path, "numpy", "99", "__version__ = '99'\n")
     deadly = make_wheel(tmp_path, "onnxruntime", "99", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     with pytest.raises(DeviceError, match="onnxruntime: its import is ended by SIGSEGV"):
-        set_up(address, env, [str(deadly)])
+        set_up(address, env, [str(sound), str(deadly)])
     assert said(link, "readlink ~/.edgewright/site; ls ~/.edgewright/sites") == f"{place}{Path(place).name}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.errors import DeviceError, RefusedError
-from edgewright.onboarding.preflight import PACKAGES, SITE, Interpreter, Preflight, ask_interpreter, examine
+from edgewright.onboarding.preflight import PACKAGES, SITE, Interpreter, Preflight, ask_interpreter, examine, look
 from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, is_path, platforms, unpack
 from edgewright.protocols import Link
 from edgewright.store import Store
@@ -64,6 +64,8 @@ def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: boo
     if not link.shared:
         raise RefusedError("this machine needs no setup: its runtime is the engine's own; name a device with --on")
     say(f"looking at {link.address}")
+    if holder := look(link).busy:
+        raise DeviceError(f"{link.address} is in use by {holder}; wait for its end, or end that process")
     before = examine(link)
     python = _usable(link, before)
     wish = wish_for(python, tuple(extra))
@@ -82,9 +84,7 @@ def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: boo
 
 
 def _usable(link: Link, device: Preflight) -> Interpreter:
-    """Raises: RefusedError, DeviceError when nothing can be set up there now."""
-    if device.busy:
-        raise DeviceError(f"{link.address} is in use by {device.busy}; wait for its end, or end that process")
+    """Raises: RefusedError when wheels are of no use there."""
     if device.python is None:
         raise RefusedError(
             f"{link.address} has no Python 3.9 or newer, which numpy and onnxruntime need; install one there, "
