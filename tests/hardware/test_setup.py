@@ -140,11 +140,11 @@ def test_a_runtime_of_the_devices_own_stays_and_its_sensors_are_listed(
     address = reach(device)
     packages = f"{device.root}/home/pi/.local/lib/python3.13/site-packages"
     device.inside(f"mkdir -p {packages} && mount --bind -o ro {trixie.site} {packages}")
-    power = tmp_path / "class" / "hwmon" / "hwmon0"
+    power = tmp_path / "sys" / "class" / "hwmon" / "hwmon0"  # not in a folder that only root may enter
     power.mkdir(parents=True)
     for name, text in (("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5072"), ("in7_label", "sum")):
         (power / name).write_text(f"{text}\n")
-    device.show_sys(tmp_path)
+    device.show_sys(tmp_path / "sys")
     (seen,) = devices([address], env)
     assert seen.device is not None
     assert seen.device.sensors == ("ina3221 VDD_IN",)
