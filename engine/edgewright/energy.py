@@ -204,32 +204,3 @@ def _measurement(recording: Recording, marks: Sequence[Mark], setting: Setting) 
 def _length(marks: Sequence[Mark]) -> float:
     """Seconds of all windows."""
     return sum(mark.end_ns - mark.begin_ns for mark in marks) / 1e9
-
-
-# ------------------------------------------------------------------ meters with a clock of their own
-
-
-def align(trace: Trace, bursts: Sequence[Mark]) -> Trace:
-    """A trace by the clock of the marks: the first and last burst of load are found in it, and its clock stretched.
-
-    `bursts` are two marks, of loads with rest before and after them, so that each is one step up in power.
-    Raises: ValueError when the trace does not show two such steps.
-    """
-    times = np.asarray([ns for ns, _ in trace.samples], np.float64)
-    watts = np.asarray([value for _, value in trace.samples], np.float64)
-    middle = (np.percentile(watts, 5) + np.percentile(watts, 95)) / 2
-    above = watts > middle
-    up = np.flatnonzero(~above[:-1] & above[1:])
-    if len(up) < 2:
-        raise ValueError("the trace shows no two bursts of load; start the meter first, and stop it last")
-    seen = [_crossing(times, watts, int(at), float(middle)) for at in (up[0], up[-1])]
-    first, last = bursts[0].begin_ns, bursts[-1].begin_ns
-    speed = (last - first) / (seen[1] - seen[0])
-    moved = first + (times - seen[0]) * speed
-    return replace(trace, samples=tuple((round(t), v) for t, (_, v) in zip(moved, trace.samples, strict=True)))
-
-
-def _crossing(times: Floats, watts: Floats, at: int, level: float) -> float:
-    """When the power rose through `level` after sample `at`."""
-    share = (level - watts[at]) / (watts[at + 1] - watts[at])
-    return float(times[at] + share * (times[at + 1] - times[at]))

@@ -79,7 +79,13 @@ def _rails(number: int, source: Source, root: str) -> Iterator[Rail]:
         if named:
             _check_readable(source, folder)
             wrap = _number(_text(os.path.join(folder, source.wrap))) if source.wrap else None
-            yield Rail(number, source, rail, folder, wrap, _among(rail, source.whole))
+            paced = replace(source, period_ns=_period_ns(source, folder))
+            yield Rail(number, paced, rail, folder, wrap, _among(rail, source.whole))
+
+
+def _period_ns(source: Source, folder: str) -> int:
+    told = _number(_text(os.path.join(folder, source.period))) if source.period else None
+    return round(told * 1e6) if told else source.period_ns
 
 
 def _check_readable(source: Source, folder: str) -> None:

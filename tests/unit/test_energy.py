@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.energy import IDLE, LEAST_SAMPLES, align, counted, energy_in, energy_of, fault, joules_at, samples_in
+from edgewright.energy import IDLE, LEAST_SAMPLES, counted, energy_in, energy_of, fault, joules_at, samples_in
 from edgewright.metering import trace_of
 from edgewright.timings import Setting
 from edgewright.types import Mark, Recording, Source, Trace
@@ -219,26 +219,3 @@ def rail(**source: object) -> dict[str, object]:
 def test_a_phone_draws_the_same_whatever_sign_and_unit_its_driver_takes(rows: list[tuple[int, int, int]]):
     found = trace_of(rail(coarse_below=10_000), rows, {})
     assert found.samples[0][1] * found.scale == pytest.approx(1.921734)
-
-
-# ------------------------------------------------------------------ meters with a clock of their own
-
-
-@settings(pure, max_examples=10)
-@given(st.integers(-(10**12), 10**12), st.floats(0.9999, 1.0001))
-def test_a_foreign_clock_is_found_by_two_bursts(shift: int, speed: float):
-    start = 10_000_000_000
-    bursts = [Mark("burst", start + at * MS, start + (at + 500) * MS) for at in (1000, 60_000)]
-
-    def watts(ns: int) -> float:
-        return 9.0 if any(each.begin_ns <= ns < each.end_ns for each in bursts) else 2.0
-
-    ours = [start + i * 2 * MS for i in range(31_000)]
-    theirs = trace("power", [(round(ns * speed) + shift, watts(ns) * 1e6) for ns in ours], period_ns=2 * MS)
-    found = align(theirs, bursts)
-    assert max(abs(a - ns) for (a, _), ns in zip(found.samples, ours, strict=True)) <= 3 * MS
-
-
-def test_a_trace_without_bursts_is_refused():
-    with pytest.raises(ValueError, match="no two bursts"):
-        align(trace("power", [(ns, 1e6) for ns in times_of([5] * 100)]), [Mark("burst", 0, 1), Mark("burst", 5, 6)])

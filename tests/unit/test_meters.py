@@ -87,6 +87,9 @@ def test_jetson_rails_by_their_labels(tmp_path: Path, board: Callable[..., Devic
     assert found == pytest.approx({"VDD_IN": 5.842944, "VDD_CPU_GPU_CV": 2.921472, "VDD_SOC": 1.947648})
     rails, absent = find_rails(sources, str(root))
     assert [rail.whole for rail in rails] == [True, False, False]
+    assert {rail.source.period_ns for rail in rails} == {430_000_000}
+    tree(root, {f"{HWMON}/update_interval": 70})
+    assert {rail.source.period_ns for rail in find_rails(sources, str(root))[0]} == {70_000_000}
     assert absent == ["/sys/bus/i2c/drivers/ina3221x/*/iio:device* is not there"]
 
 

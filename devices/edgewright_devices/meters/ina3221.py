@@ -11,7 +11,7 @@ CHANNELS = (1, 2, 3)
 """Inputs 4 to 6 are the voltages over the shunts, 7 is their sum: no rails."""
 
 PERIOD_NS = 430_000_000
-"""JetPack has the chip average 512 conversions; the driver's `update_interval` says 430 ms then."""
+"""JetPack has the chip average 512 conversions; `update_interval` says 430 ms then, and another time elsewhere."""
 
 WHOLE = ("VDD_IN", "POM_5V_IN")
 """What the board takes in. AGX Orin has no such rail, and the sum of its rails is less than its input."""
@@ -43,6 +43,7 @@ def _channel(folder: str, label: str, values: tuple[str, ...], unit: str, scale:
         unit=unit,
         scale=scale,
         period_ns=PERIOD_NS,
+        period="update_interval",
         folder=folder,
         values=values,
         label=label,

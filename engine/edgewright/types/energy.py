@@ -23,6 +23,7 @@ class Source:
         unit: Of a raw reading, such as `µJ` or `mV mA`.
         scale: From raw readings to J or W.
         period_ns: How often there is a new value; nobody reads more often.
+        period: The file of the folder that tells how often in ms, where the device may be set otherwise.
         folder: A pattern for folders, absolute.
         values: Names of files, or patterns.
         argv: A command that prints the values.
@@ -51,6 +52,7 @@ class Source:
     skip: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     wrap: str = ""
+    period: str = ""
     state: str = ""
     states: tuple[str, ...] = ()
     coarse_below: float = 0.0
