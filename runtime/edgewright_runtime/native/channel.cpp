@@ -1,0 +1,68 @@
+#include "channel.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace edgewright {
+
+std::optional<std::string> Lines::take() {
+  size_t end = pending_.find('\n', searched_);
+  if (end == std::string::npos) {
+    searched_ = pending_.size();
+    return std::nullopt;
+  }
+  std::string line = pending_.substr(begin_, end - begin_);
+  begin_ = searched_ = end + 1;
+  if (begin_ == pending_.size()) pending_.clear(), begin_ = searched_ = 0;
+  return line;
+}
+
+bool Lines::fill() {
+  char data[1 << 16];
+  ssize_t got = 0;
+  do got = ::read(descriptor_, data, sizeof data);
+  while (got < 0 && errno == EINTR);
+  if (got > 0) pending_.append(data, static_cast<size_t>(got));
+  ended_ = got <= 0;
+  return got > 0;
+}
+
+std::optional<std::string> Lines::next() {
+  for (;;) {
+    if (std::optional<std::string> line = take()) return line;
+    if (ended_ || !fill()) return std::nullopt;
+  }
+}
+
+std::optional<std::string> wait_for(Lines &lines, Lines &watched) {
+  for (;;) {
+    if (std::optional<std::string> line = lines.take()) return line;
+    struct pollfd both[] = {{lines.descriptor(), POLLIN, 0}, {watched.descriptor(), POLLIN, 0}};
+    if (::poll(both, 2, -1) < 0) continue;
+    if (both[1].revents && !watched.fill()) throw HostGone();
+    if (both[0].revents && !lines.fill()) return std::nullopt;
+  }
+}
+
+std::pair<int, int> private_streams() {
+  int source = ::fcntl(0, F_DUPFD_CLOEXEC, 3), sink = ::fcntl(1, F_DUPFD_CLOEXEC, 3);
+  int nothing = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ::dup2(nothing, 0);
+  ::close(nothing);
+  ::dup2(2, 1);
+  return {source, sink};
+}
+
+bool send(int descriptor, const std::string &line) {
+  for (size_t done = 0; done < line.size();) {
+    ssize_t put = ::write(descriptor, line.data() + done, line.size() - done);
+    if (put < 0 && errno != EINTR) return false;
+    if (put > 0) done += static_cast<size_t>(put);
+  }
+  return true;
+}
+
+}  // namespace edgewright

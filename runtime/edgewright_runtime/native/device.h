@@ -1,0 +1,19 @@
+/* Finds out what this device is, and what it is like right now. */
+#pragma once
+
+#include <string>
+
+#include "json.h"
+
+namespace edgewright {
+
+/* The fields of edgewright.types.Device; `python` is empty here. Looks for ONNX Runtime. */
+Json find_device();
+
+/* What the costs of stages are kept under; asked once. */
+const std::string &fingerprint();
+
+/* Load average, and temperature in °C where it can be read. */
+Json::Members conditions();
+
+}  // namespace edgewright
