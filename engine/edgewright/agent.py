@@ -17,8 +17,10 @@ from typing import Any
 from edgewright.agentfile import build_agent
 from edgewright.bundle import open_bundle
 from edgewright.errors import DeviceError, EdgewrightError, InputError
+from edgewright.ortheader import headers_place
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
+from edgewright.runnerfile import build_runner, machine_of
 from edgewright.travel import pack
 from edgewright.types import Array, Arrays, Device, Source, StageCost
 
@@ -78,19 +80,27 @@ class Inferred:
 def start_agent(link: Link, cache: Path) -> Generator[Agent]:
     """An agent that runs on the far side of `link` until the block ends; `cache` keeps the packed agent.
 
-    Raises: DeviceError when it does not start or speaks another protocol.
+    Where the device has no Python it is the native runner, which is built for it.
+
+    Raises: DeviceError when it does not start or speaks another protocol; RefusedError when no runner can be built.
     """
-    if not link.python:
-        raise DeviceError(f"{link.address} has no python3 of version 3.9 or newer, which the agent needs")
-    package = build_agent(cache)
-    place = link.put(package, f"agents/{package.name}")
+    command = _put_agent(link, cache)
     with tempfile.TemporaryDirectory(prefix="edgewright-arrays-") as arrays:
-        agent = Agent(link, link.start([link.python, place]), Path(arrays), cache / "travelling")
+        agent = Agent(link, link.start(command), Path(arrays), cache / "travelling")
         try:
             agent.greet()
             yield agent
         finally:
             agent.stop()
+
+
+def _put_agent(link: Link, cache: Path) -> list[str]:
+    """The command that starts the agent on the device, which has all it needs then."""
+    if link.python:
+        package = build_agent(cache)
+        return [link.python, link.put(package, f"agents/{package.name}")]
+    runner = build_runner(machine_of(link), headers_place())
+    return [link.put(runner, f"runner/{runner.name}")]
 
 
 class Agent:

@@ -66,7 +66,7 @@ def decode(line: bytes) -> dict[str, Any]:
     """The message in a line. Raises: DeviceError when it holds none."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         shown = line[:80].decode(errors="replace").strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import RefusedError
-from edgewright_exporters.loader.header import headers_place
+from edgewright.ortheader import headers_place
 from served import BULLSEYE, TRIXIE, Installed, Served, System, adb_device, installed, ssh_device
 from small import small_bundle
 from userland import Userland, make_userland

@@ -22,8 +22,8 @@ from onnxruntime.quantization import QuantType
 
 from edgewright.agentfile import build_agent
 from edgewright.errors import BundleError, RefusedError
+from edgewright.ortheader import find_header, headers_place
 from edgewright.race import FURTHEST as RACE_FURTHEST
-from edgewright_exporters.loader.header import find_header, headers_place
 from edgewright_runtime import load
 from userland import PI_4, PI_5, Board, Userland
 

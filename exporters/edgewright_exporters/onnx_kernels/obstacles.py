@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
+from edgewright.ortheader import find_header, headers_place
 from edgewright.types import Model, Refusal, Target
-from edgewright_exporters.loader.header import find_header, headers_place
 from edgewright_exporters.onnx_kernels.blocks import Blocks
 from edgewright_exporters.onnx_kernels.plan import planned
 from edgewright_exporters.onnx_kernels.wiring import wired

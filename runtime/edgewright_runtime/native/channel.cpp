@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace edgewright {
@@ -30,10 +31,21 @@ bool Lines::fill() {
   return got > 0;
 }
 
-std::optional<std::string> Lines::next() {
+/* Whether something, or the end, arrives in time. */
+static bool arrives(int descriptor, std::optional<double> seconds) {
+  constexpr double longest = 1e6; /* eleven days, in seconds, which `poll` can still count */
+  struct pollfd one = {descriptor, POLLIN, 0};
+  int milliseconds = seconds ? static_cast<int>(std::min(std::max(*seconds, 0.0), longest) * 1000) : -1;
+  int found = 0;
+  do found = ::poll(&one, 1, milliseconds);
+  while (found < 0 && errno == EINTR);
+  return found > 0;
+}
+
+std::optional<std::string> Lines::next(std::optional<double> seconds) {
   for (;;) {
     if (std::optional<std::string> line = take()) return line;
-    if (ended_ || !fill()) return std::nullopt;
+    if (ended_ || !arrives(descriptor_, seconds) || !fill()) return std::nullopt;
   }
 }
 

@@ -23,8 +23,8 @@ class Lines {
   /* Read what is there, waiting for something; false at the end of the stream. */
   bool fill();
 
-  /* The next line, waited for; nothing at the end of the stream. */
-  std::optional<std::string> next();
+  /* The next line, waited for; nothing at the end of the stream, or when nothing comes for so long. */
+  std::optional<std::string> next(std::optional<double> seconds = std::nullopt);
 
  private:
   int descriptor_;

@@ -9,6 +9,7 @@
 
 #include "channel.h"
 #include "child.h"
+#include "holding.h"
 #include "messages.h"
 
 namespace edgewright {
@@ -20,7 +21,7 @@ class Supervisor {
 
   void serve() {
     try {
-      while (std::optional<std::string> line = requests_.next())
+      while (std::optional<std::string> line = requests_.next(idle_))
         if (!serve_one(*line)) return;
     } catch (const HostGone &) {
       /* the workers end with us */
@@ -49,17 +50,21 @@ class Supervisor {
       throw InputError("the agent has no operation " + quoted(operation) + "; " + suggest(operation, OPERATIONS));
     if (operation == "bye") return answer(request, Json::Members{});
     if (operation == "hello") return hello(request);
+    if (operation == "ping") return answer(request, Json::Members{});
     if (operation == "device") return Child().ask(line, operation, requests_);
     if (operation == "open") return open(request, line);
     if (operation == "close") return close(request);
     return ask(request, operation, line);
   }
 
-  static std::string hello(const Json &request) {
+  std::string hello(const Json &request) {
     const Json &protocol = request.get("protocol");
     if (protocol.shown() != std::to_string(PROTOCOL))
       throw DeviceError("the host speaks protocol " + protocol.shown() + ", the agent " + std::to_string(PROTOCOL) +
                         "; update the older one");
+    const Json &lock = request.get("lock"), &owner = request.get("owner"), &idle = request.get("idle_s");
+    if (lock.is_text() && lock_ < 0) lock_ = hold(lock.text(), owner.is_text() ? owner.text() : owner.shown());
+    idle_ = idle.kind() == Json::Kind::number ? std::optional<double>(idle.real()) : std::nullopt;
     return answer(request, Json::Members{{"protocol", PROTOCOL}, {"pid", ::getpid()}, {"python", ""}});
   }
 
@@ -99,7 +104,8 @@ class Supervisor {
   }
 
   Lines requests_;
-  int sink_;
+  int sink_, lock_ = -1;
+  std::optional<double> idle_; /* seconds of silence after which the host counts as gone */
   std::map<std::string, std::unique_ptr<Child>> workers_;
 };
 

@@ -55,7 +55,7 @@ def find_header(cache: Path, given: Path | None = None, *, system: Sequence[Path
         if header and header.version >= OLDEST:
             return header
     raise RefusedError(
-        f"kernels need onnxruntime's C header ({NAME}, 1.{OLDEST} or newer), which its Python wheel lacks and "
+        f"onnxruntime's C header ({NAME}, 1.{OLDEST} or newer) is needed, which its Python wheel lacks and "
         f"{' and '.join(map(str, system))} do not have; `engine doctor --fix` fetches it, {BY_HAND}"
     )
 

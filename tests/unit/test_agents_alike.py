@@ -1,0 +1,560 @@
+"""One suite for every program that answers the agent's messages: the Python agent, and the native runner built here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewright.agent import Agent, start_agent
+from edgewright.agentfile import build_agent
+from edgewright.errors import BundleError, DeviceError, EdgewrightError, InputError, PluginError, RefusedError
+from edgewright.ortheader import headers_place
+from edgewright.protocol import write_array
+from edgewright.protocols import Process
+from edgewright.runnerfile import Machine, build_runner
+from edgewright.types import Gate, State
+from edgewright_devices.local import LocalLink
+
+MakeBundle = Callable[..., Path]
+
+KINDS = ("python", "native")
+NAN = float("nan")
+
+HALF = """
+<ir_version: 8, opset_import: ["" : 17]>
+half (float[N, 1] x) => (float[N, 1] y, float[N, 1] h, float[N] score)
+<int64[1] one = {1}> { y = Neg(x) h = Identity(x) score = Squeeze(x, one) }
+"""
+REST = """
+<ir_version: 8, opset_import: ["" : 17]>
+rest (float[N, 1] h) => (float[N, 1] y) { y = Add(h, h) }
+"""
+COUNTER = """
+<ir_version: 8, opset_import: ["" : 17]>
+counter (float[N, 2] x, float[N, 2] before) => (float[N, 2] y, float[N, 2] after)
+{ after = Add(x, before) y = Exp(after) }
+"""
+
+
+class OwnCache(LocalLink):
+    """This machine with a cache of its own, so that nothing is found that an earlier test measured."""
+
+    def start(self, argv: Sequence[str]) -> Process:
+        return super().start(["env", f"XDG_CACHE_HOME={self.root}", *argv])
+
+
+class NativeLink(OwnCache):
+    """The same as if it had no Python."""
+
+    python = ""
+
+
+class Pipe:
+    """An agent's process, spoken to in bytes."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, line: bytes) -> dict[str, Any]:
+        """The answer to a line."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """The answer to a request."""
+        return self.ask(json.dumps({"id": 1, "op": op, **fields}).encode())
+
+    def end(self) -> int:
+        """Close its input; its exit status."""
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def runner() -> Path:
+    """The native runner, or a skip with the reason why it cannot be built here."""
+    try:
+        return build_runner(Machine(platform.machine()), headers_place())
+    except RefusedError as refusal:
+        pytest.skip(str(refusal))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> Iterator[None]:
+    """The native runner takes the library that this Python has."""
+    found = next(iter((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEWRIGHT_ONNXRUNTIME", str(found))
+        yield
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Agent]]:
+    """An agent of each kind, started when it is first asked for."""
+    with ExitStack() as stack:
+        started: dict[str, Agent] = {}
+
+        def agent_of(kind: str) -> Agent:
+            if kind not in started:
+                link = OwnCache() if kind == "python" else NativeLink()
+                stack.callback(link.close)
+                started[kind] = stack.enter_context(start_agent(link, tmp_path_factory.mktemp("agents")))
+            return started[kind]
+
+        yield agent_of
+
+
+@pytest.fixture(params=KINDS)
+def agent(request: pytest.FixtureRequest, agents: Callable[[str], Agent]) -> Agent:
+    """Each kind in turn."""
+    if request.param == "native":
+        request.getfixturevalue("runner")
+    return agents(request.param)
+
+
+@pytest.fixture(params=KINDS)
+def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pipe]:
+    """A process of each kind in turn."""
+    native = request.param == "native"
+    command = [str(request.getfixturevalue("runner"))] if native else [sys.executable, str(build_agent(tmp_path))]
+    talking = Pipe(command)
+    yield talking
+    if talking.process.poll() is None:
+        assert talking.end() == 0
+
+
+@pytest.fixture
+def gated(make_bundle: MakeBundle) -> Path:
+    """Two stages: a positive input leaves at the first. Its stream leaves at the first every third time."""
+    stream = {"x": np.array([[-1], [-2], [3]], np.float32)}
+    gates = [Gate("score", "max-probability", 0.0), None]
+    return make_bundle(
+        HALF, REST, carries=[("h",), ()], gates=gates, free_rows=True, files={"example/stream.npz": stream}
+    )
+
+
+@pytest.fixture
+def counter(make_bundle: MakeBundle) -> Path:
+    """Adds up what it was given since it was reset."""
+    return make_bundle(COUNTER, name="counter", state=[State("after", "before")])
+
+
+def ones(*shape: int) -> Any:
+    """Float32 ones."""
+    return np.ones(shape, np.float32)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started."""
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within two minutes."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and alive(pid):
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+# ------------------------------------------------------------------ what goes well
+
+
+def test_a_bundle_is_opened_run_and_timed(agent: Agent, make_bundle: MakeBundle) -> None:
+    opened = agent.open(make_bundle())
+    assert opened.placements[0]["runtime"] == "ort"
+    assert opened.peak_bytes is not None
+    assert opened.baseline_bytes is not None
+    assert opened.peak_bytes >= opened.baseline_bytes > 1 << 20
+    assert agent.infer(opened, {"x": ones(5, 4)}, batch=2)["y"].tolist() == [[2, 2, 2]] * 5
+    taken, _ = agent.warm(opened, rules={"least_ns": 1_000_000})
+    assert len(taken) >= 10
+    timed = agent.time(opened, least_runs=8, least_ns=0, settle_ns=1000, inputs={"x": ones(2, 4)})
+    assert (len(timed.ns), timed.depths, timed.stages_ns) == (8, [], [])
+    (row,) = agent.profile(opened, runs=3)
+    assert (row.operator, row.provider, row.median_us >= 0) == ("MatMul", "CPUExecutionProvider", True)
+    assert min(agent.spin(opened, ms=0.05, runs=4)) >= 0.05
+    assert agent.memory(opened)["peak_bytes"] >= opened.peak_bytes  # pyright: ignore[reportOptionalOperand]
+    agent.close(opened)
+    with pytest.raises(InputError, match="nothing is open under the handle"):
+        agent.memory(opened)
+
+
+def test_rows_leave_a_chain_where_they_are_sure(agent: Agent, gated: Path) -> None:
+    opened = agent.open(gated, turn=1)
+    x = {"x": np.array([[-1], [2], [-3], [NAN]], np.float32)}
+    for batch in (1, 2, 3, 4):
+        outputs, exits = agent.infer_exits(opened, x, batch=batch)
+        assert outputs["y"].ravel()[:3].tolist() == [-2, -2, -6]
+        assert np.isnan(outputs["y"][3])
+        assert (exits.dtype, exits.tolist()) == (np.int64, [1, 0, 1, 1])
+    assert agent.infer_all(opened, x, through=0, batch=4).exits.tolist() == [0, 0, 0, 0]
+    first, last = agent.explore(opened, {"x": np.array([[-1], [2], [-3]], np.float32)}, batch=2)
+    assert {name: each.ravel().tolist() for name, each in first.items()} == {"y": [1, -2, 3], "score": [-1, 2, -3]}
+    assert {name: each.ravel().tolist() for name, each in last.items()} == {"y": [-2, 4, -6]}
+    assert [node.operator for node in agent.profile(opened, runs=2, stage=1)] == ["Add"]
+
+
+def test_runs_of_a_chain_end_where_they_should(agent: Agent, gated: Path) -> None:
+    opened = agent.open(gated)
+    blocks = [agent.time(opened, least_runs=2, least_ns=0) for _ in range(3)]
+    assert [depth for block in blocks for depth in block.depths] == [1, 1, 0, 1, 1, 0]
+    for block in blocks:
+        assert [len(stages) for stages in block.stages_ns] == [depth + 1 for depth in block.depths]
+        assert all(sum(stages) <= taken for stages, taken in zip(block.stages_ns, block.ns, strict=True))
+    assert agent.time(opened, least_runs=6, least_ns=0, through=[0, 1, 1]).depths == [0, 1, 0, 0, 1, 0]
+    found = agent.calibrate(opened, seconds=0.02)
+    assert [cost.stage for cost in found] == ["stage0", "stage1"]
+    assert all(0 < cost.median_ms <= cost.high_ms and cost.n >= 10 for cost in found)
+    assert agent.time(opened, least_runs=3, least_ns=0, deadline_ms=0).depths == [0, 0, 0]
+    assert agent.time(opened, least_runs=3, least_ns=0, deadline_ms=60_000, inputs={"x": -ones(1, 1)}).depths == [1] * 3
+
+
+def test_both_answer_bit_for_bit_alike(
+    agents: Callable[[str], Agent], runner: Path, gated: Path, counter: Path, make_bundle: MakeBundle
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((50, 1)).astype(np.float32)
+    scores[[3, 7]], scores[11] = NAN, -0.0
+    for bundle, inputs, batches in (
+        (make_bundle(), {"x": rng.standard_normal((9, 4)).astype(np.float32)}, (1, 4)),
+        (gated, {"x": scores}, (1, 7, 50)),
+        (counter, {"x": rng.standard_normal((6, 2)).astype(np.float32)}, (1, 4)),
+    ):
+        for batch in batches:
+            found = [each.infer_all(each.open(bundle), inputs, batch=batch) for each in map(agents, KINDS)]
+            one, other = ({**each.outputs, "": each.exits} for each in found)
+            assert {name: each.tobytes() for name, each in one.items()} == {
+                name: each.tobytes() for name, each in other.items()
+            }
+
+
+def test_state_goes_from_run_to_run_and_not_from_block_to_block(agent: Agent, counter: Path) -> None:
+    opened = agent.open(counter)
+    assert agent.infer(opened, {"x": ones(4, 2)}).keys() == {"y"}
+    assert np.allclose(agent.infer(opened, {"x": ones(4, 2)})["y"], np.e)
+
+
+def test_the_device_is_this_machine(agents: Callable[[str], Agent], runner: Path) -> None:
+    python, native = (agents(kind).device() for kind in KINDS)
+    for field in ("isa", "cpu", "cores", "memory_bytes", "os", "libc", "features", "governor", "emulated", "providers"):
+        assert getattr(native, field) == getattr(python, field), field
+    assert (native.python, native.versions) == ("", {"onnxruntime": onnxruntime.__version__})
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+def test_what_the_user_gave_wrong_comes_back_as_such(agent: Agent, make_bundle: MakeBundle, gated: Path) -> None:
+    opened, chain = agent.open(make_bundle(name="sound")), agent.open(gated)
+    with pytest.raises(InputError, match=r"x is float64 \[1, 4\]; the model takes x float32 \[N, 4\]"):
+        agent.infer(opened, {"x": np.ones((1, 4))})
+    with pytest.raises(InputError, match=r"x is float32 \[1, 5\]; the model takes x float32 \[N, 4\]"):
+        agent.infer(opened, {"x": ones(1, 5)})
+    with pytest.raises(InputError, match="the model has no input 'xs'; allowed: x; did you mean 'x'"):
+        agent.infer(opened, {"xs": ones(1, 4)})
+    with pytest.raises(InputError, match="give every input as many examples"):
+        agent.infer(opened, {"x": ones(0, 4)})
+    with pytest.raises(InputError, match="there is no stage 2 to stop at; allowed: 0 to 1"):
+        agent.infer_exits(chain, {"x": ones(1, 1)}, through=2)
+    with pytest.raises(InputError, match="profiled by operator one stage at a time; say which"):
+        agent.profile(chain)
+    with pytest.raises(InputError, match=r"a deadline of -1(\.0)? ms cannot be met"):
+        agent.infer_exits(chain, {"x": ones(1, 1)}, deadline_ms=-1)
+    with pytest.raises(InputError, match=r"the agent has no operation 'tim'; allowed: .*; did you mean 'time'"):
+        agent.ask("tim")
+    with pytest.raises(DeviceError, match="the host speaks protocol 99, the agent 1; update the older one"):
+        agent.ask("hello", protocol=99)
+    assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"raw": b"not a model"}, r"stage0\.onnx cannot be loaded by onnxruntime"),
+        ({"provider": "NoSuchProvider"}, "onnxruntime .* here has no NoSuchProvider; allowed: "),
+        ({"options": {"graph": "al"}}, "graph='al' is no level of graph optimisation; .*did you mean 'all'"),
+        ({"runtime": "or"}, "the bundle asks for the runtime 'or', which .*; allowed: .*; did you mean 'ort'"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused(
+    agent: Agent, make_bundle: MakeBundle, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        agent.open(make_bundle(**options))
+
+
+def _tamper(bundle: Path, how: str) -> None:
+    """What was promised of a bundle no longer holds."""
+    place = bundle / "manifest.json"
+    manifest = json.loads(place.read_text())
+    if how == "artifact":
+        (bundle / "artifacts/stage0.onnx").write_bytes(b"other")
+    elif how == "missing":
+        (bundle / "artifacts/stage0.onnx").unlink()
+    elif how == "no json":
+        place.write_text("{")
+    elif how == "schema":
+        place.write_text(json.dumps({**manifest, "schema": 2}))
+    elif how == "name":
+        place.write_text(json.dumps({**manifest, "name": "another"}))
+    elif how == "link":
+        (bundle / "artifacts/stage0.onnx").unlink()
+        (bundle / "artifacts/stage0.onnx").symlink_to("/etc/passwd")
+    else:
+        manifest["files"] = {"../../etc/passwd": "0", **manifest["files"]}
+        _sign(place, manifest)
+
+
+def _sign(place: Path, manifest: dict[str, Any]) -> None:
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    place.write_text(json.dumps({**rest, "digest": digest}))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("artifact", r"stage0\.onnx was changed after the bundle was written"),
+        ("missing", r"lacks artifacts/stage0\.onnx, which its manifest lists"),
+        ("no json", r"manifest\.json cannot be read: "),
+        ("schema", r"has schema 2; this version reads schema 1"),
+        ("name", r"manifest\.json was changed after it was written"),
+        ("link", r"is a link that leaves the bundle; it was not opened"),
+        ("traversal", r"names the path '\.\./\.\./etc/passwd', which leaves its folder; it was not opened"),
+    ],
+)
+def test_a_bundle_that_is_not_what_it_was_is_not_opened(
+    agent: Agent, make_bundle: MakeBundle, how: str, says: str
+) -> None:
+    bundle = make_bundle(name=how.replace(" ", "-"))
+    _tamper(bundle, how)
+    with pytest.raises(BundleError, match=says):
+        agent.ask("open", handle=how, bundle=str(bundle))
+
+
+def test_numbers_in_a_manifest_keep_its_digest(agent: Agent, make_bundle: MakeBundle) -> None:
+    numbers = [0.1, 1e300, 5e-324, -0.0, 1e16, 123456789.0, 1e-5, 0.0001, 2**70, -7, 1 / 3, float("inf"), 100.0, 1e22]
+    extra = {"numbers": numbers, "text": 'ü \U0001f600 \ud800 \x7f " \\ /', "none": None, "nested": [{}, [], True]}
+    assert agent.open(make_bundle(name="numbers", extra=extra)).load_ms > 0
+
+
+def test_a_worker_that_is_killed_is_reported_and_survived(agent: Agent, make_bundle: MakeBundle) -> None:
+    supervisor = agent.ask("hello", protocol=1)["pid"]
+    before = set(children(supervisor))
+    opened = agent.open(make_bundle(name="short-lived"))
+    (worker,) = set(children(supervisor)) - before or before
+    os.kill(worker, signal.SIGSEGV)
+    with pytest.raises(PluginError, match=r"was ended by SIGSEGV \(the runtime crashed\) during 'infer'"):
+        agent.infer(opened, {"x": ones(1, 4)})
+    agent.close(opened)
+    assert agent.infer(agent.open(make_bundle(name="sound")), {"x": ones(1, 4)})["y"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("how", ["eof", "killed"])
+def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle, how: str) -> None:
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    (worker,) = children(pipe.process.pid)
+    if how == "killed":
+        pipe.process.kill()
+    pipe.end()
+    assert gone(worker)
+
+
+def test_a_device_is_one_client_s_at_a_time(pipe: Pipe, runner: Path, tmp_path: Path) -> None:
+    lock = str(tmp_path / "lock")
+    assert "result" in pipe.request("hello", protocol=1, lock=lock, owner="ann, run 7")
+    late = Pipe([str(runner)])
+    found = late.request("hello", protocol=1, lock=lock, owner="bob")
+    assert found["error"]["kind"] == "DeviceError"
+    assert found["error"]["message"].startswith("the device is in use by ann, run 7; ")
+    assert pipe.request("ping")["result"] == {}
+    pipe.end()
+    assert "result" in late.request("hello", protocol=1, lock=lock, owner="bob", idle_s=0.2)
+    assert late.process.wait(60) == 0
+    late.end()
+
+
+# ------------------------------------------------------------------ nonsense
+
+NONSENSE = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"op": "hello", "protocol": 1',
+    b'{"op": "memory", "handle": "\\ud800"}',
+    b'{"op": "memory", "handle": "\xff"}',
+    b'{"op": "memory", "handle": "a\x00b"}',
+    b'{"op": 7}',
+    b'{"op": {"op": []}}',
+    b'{"op": "open", "handle": "n", "bundle": 7}',
+    b'{"op": "open", "handle": "n"}',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"op": "' + b"x" * 5_000_000 + b'"}',
+    b'{"op": "memory", "handle": 1e999999}',
+    b'{"op": "time", "handle": "a", "least_runs": "many", "least_ns": 0}',
+    b'{"op": "infer", "handle": "a", "inputs": []}',
+    b'{"op": "infer", "handle": "a", "inputs": {"x": "/nowhere"}, "folder": "/"}',
+    b'{"op": "infer", "handle": "a", "inputs": {}, "folder": "/tmp", "batch": -1}',
+    b'{"op": "profile", "handle": "a", "runs": 0}',
+]
+
+
+def test_nonsense_is_answered_with_an_error_and_survived(pipe: Pipe, make_bundle: MakeBundle) -> None:
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    for line in NONSENSE:
+        assert pipe.ask(line)["error"]["message"], line[:60]
+    assert pipe.request("memory", handle="a")["result"]["peak_bytes"] > 0
+
+
+def test_random_messages_are_answered_with_errors(runner: Path) -> None:
+    pipe = Pipe([str(runner)])
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+        max_leaves=12,
+    )
+
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    @given(st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode()))
+    def holds(line: bytes) -> None:
+        assert "error" in pipe.ask(line.replace(b"\n", b" "))
+
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    @given(values)
+    def echoes(value: Any) -> None:
+        found = pipe.ask(json.dumps({"id": value, "op": "ping"}).encode())
+        assert json.dumps(found["id"]) == json.dumps(value)
+
+    holds()
+    echoes()
+    assert pipe.end() == 0
+
+
+def _named(folder: Path, data: bytes) -> str:
+    place = folder / f"{hashlib.sha256(data).hexdigest()}.npy"
+    place.write_bytes(data)
+    return str(place)
+
+
+def _header(descr: str = "'<f4'", order: str = "False", shape: str = "(1, 4)", data: bytes = bytes(16)) -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+BROKEN = [
+    b"",
+    b"\x93NUMPY",
+    b"\x93NUMPY\x01\x00\xff\xff{}",
+    b"\x93NUMPY\x09\x00\x02\x00{}",
+    _header()[:-1],
+    _header("'>f4'"),
+    _header("'|O'"),
+    _header("[('a', '<f4')]"),
+    _header(order="True"),
+    _header(shape="(-1, 4)"),
+    _header(shape="(4611686018427387904, 16)"),
+    _header(shape="(99999999999999999999, 1)"),
+    _header(shape="(1, 4"),
+    _header(shape="4"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_arrays_that_are_none_are_refused(runner: Path, tmp_path: Path, make_bundle: MakeBundle, number: int) -> None:
+    pipe = Pipe([str(runner)])
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    place = _named(tmp_path, BROKEN[number])
+    found = pipe.request("infer", handle="a", inputs={"x": place}, folder=str(tmp_path))
+    assert found["error"]["kind"] == "InputError"
+    assert found["error"]["message"].startswith(f"the array {place} cannot be read: ")
+    assert pipe.end() == 0
+
+
+def test_mangled_arrays_never_end_the_worker(runner: Path, tmp_path: Path, make_bundle: MakeBundle) -> None:
+    pipe = Pipe([str(runner)])
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    sound = bytearray((tmp_path / write_array(tmp_path, ones(1, 4))).read_bytes())
+
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    @given(st.lists(st.tuples(st.integers(0, len(sound) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+    def holds(changes: list[tuple[int, int]]) -> None:
+        data = bytearray(sound)
+        for where, byte in changes:
+            data[where] = byte
+        place = _named(tmp_path, bytes(data))
+        found = pipe.request("infer", handle="a", inputs={"x": place}, folder=str(tmp_path))
+        assert "result" in found or found["error"]["kind"] == "InputError"
+
+    holds()
+    assert "result" in pipe.request("memory", handle="a")
+    assert pipe.end() == 0
+
+
+def test_an_array_that_was_changed_on_its_way_is_noticed(pipe: Pipe, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    name = write_array(tmp_path, ones(1, 4))
+    (tmp_path / name).write_bytes(b"other")
+    found = pipe.request("infer", handle="a", inputs={"x": str(tmp_path / name)}, folder=str(tmp_path))
+    assert found["error"]["kind"] == "DeviceError"
+    assert "was changed on its way" in found["error"]["message"]
+
+
+# ------------------------------------------------------------------ building it
+
+
+def test_a_compiler_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    with pytest.raises(RefusedError, match=r"`apt-get install g\+\+-aarch64-linux-gnu` installs one"):
+        build_runner(Machine("aarch64"), tmp_path)
+    with pytest.raises(RefusedError, match=r"needs its NDK .*; unpack one and name its folder with ANDROID_NDK_HOME"):
+        build_runner(Machine("aarch64", android=True), tmp_path)
+
+
+def test_a_library_that_cannot_be_opened_is_told(runner: Path, make_bundle: MakeBundle) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEWRIGHT_ONNXRUNTIME", "/nowhere/libonnxruntime.so")
+        pipe = Pipe([str(runner)])
+    found = pipe.request("open", handle="a", bundle=str(make_bundle()))
+    assert found["error"]["kind"] == "InputError"
+    assert "the onnxruntime that EDGEWRIGHT_ONNXRUNTIME names cannot be opened" in found["error"]["message"]
+    device = pipe.request("device")["result"]
+    assert (device["versions"], device["providers"]) == ({}, [])
+    assert pipe.end() == 0
+
+
+def test_every_error_has_a_kind_the_host_knows(pipe: Pipe) -> None:
+    found = pipe.request("memory", handle="nope")["error"]
+    assert issubclass(getattr(__import__("edgewright.errors", fromlist=["x"]), found["kind"]), EdgewrightError)
