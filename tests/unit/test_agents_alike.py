@@ -246,7 +246,7 @@ def test_both_answer_bit_for_bit_alike(
     scores = rng.standard_normal((50, 1)).astype(np.float32)
     scores[[3, 7]], scores[11] = NAN, -0.0
     for bundle, inputs, batches in (
-        (make_bundle(), {"x": rng.standard_normal((9, 4)).astype(np.float32)}, (1, 4)),
+        (make_bundle(name="linear"), {"x": rng.standard_normal((9, 4)).astype(np.float32)}, (1, 4)),
         (gated, {"x": scores}, (1, 7, 50)),
         (counter, {"x": rng.standard_normal((6, 2)).astype(np.float32)}, (1, 4)),
     ):

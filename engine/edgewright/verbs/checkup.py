@@ -18,6 +18,7 @@ from edgewright.onboarding.findings import Finding, findings
 from edgewright.pipeline import open_link
 from edgewright.protocols import Requirement
 from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
+from edgewright.runnerfile import PACKAGES, Machine, find_compiler
 from edgewright.store import Store
 from edgewright.tables import amount
 from edgewright.types import Device
@@ -31,7 +32,7 @@ OPTIONAL = {
 
 def examine(address: str, env: Environment) -> tuple[Finding, ...]:
     """Everything, whatever is broken: a device that does not answer is a finding too."""
-    return (*_host(env.store), *_plugins(env.registry), *_exporters(env), *_device(address, env))
+    return (*_host(env.store), *_runners(), *_plugins(env.registry), *_exporters(env), *_device(address, env))
 
 
 def fix(env: Environment) -> tuple[Finding, ...]:
@@ -64,6 +65,15 @@ def _host(store: Store) -> Iterator[Finding]:
         yield Finding("ok" if writable else "missing", "cache", f"{store.root}, {amount(free, 'B')} free")
     except EdgewrightError as error:
         yield Finding("missing", "cache", str(error))
+
+
+def _runners() -> Iterator[Finding]:
+    """Compilers of the native runner, for devices without Python."""
+    for isa in PACKAGES:
+        try:
+            yield Finding("ok", f"native runner for {isa}", find_compiler(Machine(isa)))
+        except RefusedError as refusal:
+            yield Finding("missing", f"native runner for {isa}", str(refusal))
 
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
