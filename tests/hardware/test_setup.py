@@ -15,13 +15,13 @@ import pytest
 from edgewright.cli import main
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, RefusedError
+from edgewright.ortheader import headers_place
 from edgewright.pipeline import open_agent, open_link
 from edgewright.protocols import Link
 from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import devices, set_up
-from edgewright_exporters.loader.header import headers_place
 from kills import kill_when
 from served import Installed, Served, adb_device, ssh_device
 from wheel import make_wheel
