@@ -25,7 +25,7 @@ UNITS = ("cpu", "gpu")
 
 
 def read_profile(path: Path) -> Target:
-    """The target that the TOML file at `path` describes; docs/devices.md gives the schema.
+    """The target that the TOML file at `path` describes; docs/targets.md gives the schema.
 
     Raises: TargetError, one sentence that names the file, the key, and what is allowed there.
     """
