@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgewright.errors import InputError, suggest
+from edgewright.errors import DeviceError, InputError, suggest
 from edgewright.types import Dim, TensorSpec
 from edgewright_runtime.ort import CPU
 
@@ -23,9 +23,18 @@ def _exceptions(module: Any) -> Iterator[type[Exception]]:
             yield value
 
 
-# onnxruntime has no type stubs.
-onnxruntime: Any = importlib.import_module("onnxruntime")
-native: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+def _library(name: str) -> Any:
+    """onnxruntime has no type stubs. Raises: DeviceError where it was made for another Python or C library."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DeviceError(
+            f"onnxruntime cannot be imported here: {error}; engine device setup --on ADDRESS gets one that fits"
+        ) from error
+
+
+onnxruntime = _library("onnxruntime")
+native = _library("onnxruntime.capi.onnxruntime_pybind11_state")
 
 ERRORS: tuple[type[Exception], ...] = (RuntimeError, ValueError, *_exceptions(native))
 """What onnxruntime raises; its own classes differ from version to version."""

@@ -28,7 +28,8 @@ STALL_S = 120.0
 CHUNK = 1 << 20
 
 FIND = """cd {root}/store || exit 1
-cat >.want-$$; trap 'rm -f .want-$$' EXIT
+trap 'rm -f .want-$$' EXIT; trap 'exit 1' HUP INT PIPE TERM
+cat >.want-$$
 df -Pk . | tail -n 1
 sha256sum -c .want-$$ 2>/dev/null
 cut -c1-64 .want-$$ | xargs touch -c
@@ -36,7 +37,7 @@ cut -c1-64 .want-$$ | xargs touch -c
 """Takes a list as `sha256sum -c` does; says how much is free, and which files are there whole."""
 
 RECEIVE = """part={root}/store/{part}; umask 077; mkdir -p "$part" && cd "$part" || exit 1
-trap 'cd /; rm -rf "$part" "$part.sums"' EXIT
+trap 'cd /; rm -rf "$part" "$part.sums"' EXIT; trap 'exit 1' HUP INT PIPE TERM
 tar -xf - || exit 1
 ls | while read name; do echo "$name  $name"; done >"$part.sums" && sha256sum -c "$part.sums" >/dev/null || exit 1
 mv -f * {root}/store/
@@ -44,7 +45,7 @@ mv -f * {root}/store/
 """Takes a tar of files that are named by their digests."""
 
 PLACE = """cd {root} || exit 1
-trap 'rm -rf {part}' EXIT
+trap 'rm -rf {part}' EXIT; trap 'exit 1' HUP INT PIPE TERM
 mkdir -p {parent} && tar -xf - && rm -rf {goal} && mv {part} {goal} && touch {goal}
 """
 """Takes a tar of folders, and of hard links to what lies in the store, all of it below {part}."""
