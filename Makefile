@@ -13,11 +13,12 @@ demo: $(VENV)/base
 	$(BIN)/engine deploy examples/digits/digits.onnx --target jetson --task examples/digits/digits.npz \
 	    --preset quick --out digits-jetson
 
-# The kernels' tests need a C compiler and onnxruntime's C header, which no wheel has; without them they are skipped.
+# The tests of kernels and of the native runner need compilers of C and C++ and onnxruntime's C header, which no wheel
+# has; without them they are skipped.
 # Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
 test: $(VENV)/dev
-	@command -v gcc >/dev/null || [ "$$(id -u)" != 0 ] || \
-	    { apt-get -q update && apt-get -q install -y gcc libc6-dev; } || true
+	@{ command -v gcc && command -v g++; } >/dev/null || [ "$$(id -u)" != 0 ] || \
+	    { apt-get -q update && apt-get -q install -y gcc g++ libc6-dev; } || true
 	$(BIN)/engine doctor --fix
 	$(BIN)/python -m pytest
 

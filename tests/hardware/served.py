@@ -16,15 +16,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import userland
 from edgewright.errors import RefusedError
 from userland import ENTER, PI_4, Board, install, kept, locked, make_root, make_site, run_tool
 
 TOOLS = {
+    **userland.TOOLS,
     "adb": "adb",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "ip": "iproute2",
     "setpriv": "util-linux",
+    "nsenter": "util-linux",
+    "pgrep": "procps",
 }
 
 USERS = """root:x:0:0::/root:/bin/sh

@@ -26,6 +26,7 @@ TOOLS = {
     "qemu-aarch64-static": "qemu-user-static",
     "mmdebstrap": "mmdebstrap",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "unshare": "util-linux",
 }
 """Programs of the host, and the packages that bring them."""
