@@ -160,6 +160,7 @@ class Agent:
         runtimes: Mapping[str, str] | None = None,
         path: Sequence[str] = (),
         turn: int | None = None,
+        fresh: bool = False,
     ) -> Opened:
         """Load a bundle in a process of its own, and let it answer its example once.
 
@@ -170,6 +171,8 @@ class Agent:
             runtimes: `module:object` of runtimes that are not built in, by name.
             path: Folders on the device in which to look for them first.
             turn: Keeps the process on as many CPUs as it has threads, the same ones for all who say this turn.
+            fresh: In a process that is started anew, not forked from one that has imported the libraries already:
+                only such a one shows the memory that the model takes where it runs alone.
 
         Raises: BundleError, InputError for what cannot be loaded; PluginError when the process dies.
         """
@@ -186,6 +189,7 @@ class Agent:
             runtimes=dict(runtimes or {}),
             path=[*path, *self._carried((runtimes or {}).values())],
             verify=not known,
+            fresh=fresh,
             cpus=None if turn is None else {"turn": turn, "count": _threads(bundle, threads)},
         )
         self._bundles[bundle, digest] = place

@@ -1,14 +1,15 @@
 """The measuring protocol: warm-up, presets, and candidates timed in turns so that noise meets all of them alike.
 
-How a comparison works. A round opens every candidate in a fresh process, because two processes that hold
+How a comparison works. A round opens every candidate in another process, because two processes that hold
 the same model differ by where their memory happens to lie, by up to a few per cent and for as long as they
-live. All processes of a round share the same CPUs, and the next round takes the next ones: on a shared machine
-one CPU can be a quarter slower than its neighbour for seconds. Within a round the candidates take turns of a
-few milliseconds, in an order that is drawn anew and then reversed, so that a drift meets all of them alike. A
-round is summed up by the fifth percentile of each candidate's runs, which interruptions move least (of the runs to
-each exit, weighted by how many took it, where a model has gates); the ratio and its interval are the trimmed mean
-over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how often
-such an interval is right.
+live. Those of the first rounds are started from nothing: they tell what loading takes, in time and in memory. Later
+ones are forked from one that has the libraries already. All processes of a round share the same CPUs, and the next
+round takes the next ones: on a shared machine one CPU can be a quarter slower than its neighbour for seconds. Within
+a round the candidates take turns of a few milliseconds, in an order that is drawn anew and then reversed, so that a
+drift meets all of them alike. A round is summed up by the fifth percentile of each candidate's runs, which
+interruptions move least (of the runs to each exit, weighted by how many took it, where a model has gates); the
+ratio and its interval are the trimmed mean over rounds (stats.ratio_over_rounds). docs/results/ab.md shows how
+often such an interval is right.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ ALONE = "alone"
 LATER_WARM_UP = {"least_ns": 40_000_000, "most_ns": 500_000_000}
 """For rounds after the first: the clocks are up, only the new process has to find its caches."""
 
+FROM_NOTHING = 2
+"""Rounds, but for a race, whose processes are started from nothing."""
 FIRST_LOOK = 3
 """Rounds that every candidate takes part in."""
 HOPELESS = 1.15
@@ -136,7 +139,7 @@ def measure_one(
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does.
     """
-    opened = agent.open(candidate.bundle, **candidate.options, turn=0)
+    opened = agent.open(candidate.bundle, **candidate.options, turn=0, fresh=True)
     try:
         _, settled = agent.warm(opened)
         taken, depths = run_for(agent, opened, preset, progress, meter=meter)
@@ -206,7 +209,10 @@ def _pace(meter: Metered | NoMeter | None, preset: Preset, turn_ns: int, settle_
 
 @dataclass(frozen=True)
 class _Round:
-    """One round: what was opened, every run, and (for models with gates) the last stage that each run came to."""
+    """One round: what was opened, every run, and (for models with gates) the last stage that each run came to.
+
+    `memory` is of processes that were started from nothing; there is none of others.
+    """
 
     opened: Mapping[str, Opened]
     runs_ns: Mapping[str, tuple[int, ...]]
@@ -227,7 +233,8 @@ def compare(
 ) -> dict[str, Measured]:
     """Measure candidates side by side; every one gets a ratio to `reference` with its 95 % interval.
 
-    In a race only who may still win is measured in all rounds, and the reference; others keep a wider interval.
+    In a race only who may still win is measured in all rounds, and the reference; others keep a wider interval. What
+    loading takes is not told then.
     The runs are marked for `meter` under the candidates' names; see metering.with_energy.
 
     Raises: InputError, PluginError, DeviceError as `Agent.open` does; RecipeError for an unknown reference.
@@ -238,7 +245,8 @@ def compare(
     rounds: list[_Round] = []
     running = dict(candidates)
     for number in range(preset.rounds):
-        rounds.append(_round(agent, running, preset, rng=rng, number=number, meter=meter))
+        fresh = number < FROM_NOTHING and not race
+        rounds.append(_round(agent, running, preset, rng=rng, number=number, fresh=fresh, meter=meter))
         if progress:
             progress(f"comparing {', '.join(running)}", number + 1, preset.rounds)
         if race and number + 1 == FIRST_LOOK:
@@ -283,16 +291,17 @@ def _round(
     *,
     rng: np.random.Generator,
     number: int,
+    fresh: bool,
     meter: Metered | NoMeter | None,
 ) -> _Round:
     order = _shuffled(candidates, rng)
     opened: dict[str, Opened] = {}
     try:
         for name in order:
-            opened[name] = agent.open(candidates[name].bundle, **candidates[name].options, turn=number)
+            opened[name] = agent.open(candidates[name].bundle, **candidates[name].options, turn=number, fresh=fresh)
             agent.warm(opened[name], rules=LATER_WARM_UP if number else None)
         runs, depths = _turns(agent, opened, preset, rng, number=number, meter=meter)
-        memory = {name: agent.memory(opened[name]) for name in order}
+        memory = {name: agent.memory(opened[name]) for name in order} if fresh else {}
     finally:
         for worker in opened.values():
             agent.close(worker)
@@ -346,14 +355,15 @@ def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
     log_ratios: Sequence[float],
 ) -> Measured:
     opened = [r.opened[name] for r in rounds]
+    started = [r.opened[name] for r in rounds if r.memory]
     setting = _setting(device, candidate, preset, opened)
     runs = [ns for r in rounds for ns in r.runs_ns[name]]
     depths = [depth for r in rounds for depth in r.depths[name]]
     return Measured(
         latency=latency_of(setting, [r.runs_ns[name] for r in rounds], [r.depths[name] for r in rounds]),
-        load=median_of(setting, "load", [o.load_ms for o in opened]),
-        first=median_of(setting, "first inference", [o.first_ms for o in opened]),
-        memory=peak_of(setting, [r.memory[name] for r in rounds]),
+        load=median_of(setting, "load", [o.load_ms for o in started]),
+        first=median_of(setting, "first inference", [o.first_ms for o in started]),
+        memory=peak_of(setting, [r.memory[name] for r in rounds if r.memory]),
         ratio=ratio_of(setting.noting(of="mean" if depths else "p50"), log_ratios),
         runs_ns=tuple(r.runs_ns[name] for r in rounds),
         deepest=deepest_of(setting, runs, depths, len(opened[0].placements) - 1),

@@ -180,7 +180,9 @@ def ratio_of(setting: Setting, log_ratios: Sequence[float]) -> Measurement:
 
 
 def median_of(setting: Setting, quantity: str, times_ms: Sequence[float]) -> Measurement:
-    """The median of times that were taken once per process."""
+    """The median of times that were taken once per process that was started from nothing."""
+    if not times_ms:
+        return unknown(quantity, "ms", "no process was started from nothing")
     return Measurement(
         quantity,
         float(np.median(times_ms)),
@@ -195,8 +197,10 @@ def median_of(setting: Setting, quantity: str, times_ms: Sequence[float]) -> Mea
 
 
 def peak_of(setting: Setting, readings: Sequence[Mapping[str, int | None]]) -> Measurement:
-    """The largest peak over the processes; `before_load_bytes` is what they held without the model."""
+    """The largest peak over processes that were started from nothing; `before_load_bytes` is without the model."""
     peaks = [r["peak_bytes"] for r in readings if r["peak_bytes"] is not None]
+    if not readings:
+        return unknown("peak memory", "B", "no process was started from nothing")
     if not peaks:
         return unknown("peak memory", "B", "this system does not tell a process's peak memory")
     before = [r["baseline_bytes"] for r in readings if r["baseline_bytes"] is not None]

@@ -6,9 +6,9 @@ by one, so only one worker ever works. The end of standard input ends everything
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -19,27 +19,24 @@ from typing import IO, Any, Optional
 
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
 from edgewright.protocol import OPERATIONS, VERSION, answer, decode, encode, failure
-from edgewright_runtime.channel import Lines, private_streams, send, wait_for
+from edgewright_runtime.channel import Lines, private_streams, send
 from edgewright_runtime.holding import hold
+from edgewright_runtime.nursery import POSSIBLE, Nursery
 from edgewright_runtime.polling import Poller, rest
-
-HINTS = {
-    "SIGKILL": "the system may have run out of memory",
-    "SIGILL": "the runtime may be built for another processor",
-    "SIGSEGV": "the runtime crashed",
-    "SIGABRT": "the runtime gave up",
-}
-
-MOST_SPARES = 4
-"""Processes that wait for a candidate; each holds the imported libraries, about 60 MB."""
+from edgewright_runtime.runtimes import preparing
+from edgewright_runtime.workers import Process, afresh
 
 
 def main() -> int:
-    """Serve as supervisor, or as worker or poller when started as one."""
+    """Serve as supervisor, or as what the supervisor starts: worker, nursery, poller."""
     if sys.argv[1:2] == ["worker"]:
         from edgewright_runtime import worker
 
         return worker.main(int(sys.argv[2]))
+    if sys.argv[1:2] == ["nursery"]:
+        from edgewright_runtime import nursery
+
+        return nursery.main(int(sys.argv[2]))
     if sys.argv[1:2] == ["poll"]:
         from edgewright_runtime import poll
 
@@ -50,74 +47,6 @@ def main() -> int:
     return 0
 
 
-class Process:
-    """One worker process, seen from the supervisor."""
-
-    def __init__(self) -> None:
-        """Start it; it waits for its first request."""
-        self._ready = False
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        self._process = subprocess.Popen(
-            [sys.executable, *_ourselves(), "worker", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._sink = self._process.stdin.fileno()
-        self._lines = Lines(self._process.stdout.fileno())
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def prepare(self) -> None:
-        """Have it import what any candidate needs, beside whatever goes on; `prepared` waits for the end of it."""
-        send(self._sink, encode({"op": "prepare"}))
-
-    def prepared(self, watched: Lines) -> bool:
-        """Whether it got ready; not when it ended instead. Raises: EOFError when `watched` ends first."""
-        self._ready = self._ready or wait_for(self._lines, watched) is not None
-        return self._ready
-
-    def ask(self, line: bytes, operation: str, watched: Lines) -> bytes:
-        """The worker's answer to a request.
-
-        Raises: PluginError when the process ends instead; EOFError when `watched` does.
-        """
-        try:
-            send(self._sink, line + b"\n")
-            reply = wait_for(self._lines, watched)
-        except BrokenPipeError:
-            reply = None
-        if reply is None:
-            raise PluginError(self._epitaph(operation))
-        return reply + b"\n"
-
-    def stop(self) -> None:
-        """End it at once: it holds nothing that is worth a tidy exit."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
-
-    def _epitaph(self, operation: str) -> str:
-        status = self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
-        if status < 0:
-            name = signal.Signals(-status).name
-            cause = f"was ended by {name}" + (f" ({HINTS[name]})" if name in HINTS else "")
-        else:
-            cause = f"ended with exit status {status}"
-        last = f"; it last said: {said[-1][:200]}" if said else ""
-        return f"the process that ran the model {cause} during {operation!r}{last}"
-
-
 class Supervisor:
     """Hands each request to the worker it is for, and outlives them all."""
 
@@ -126,7 +55,7 @@ class Supervisor:
         self._requests = requests
         self._sink = sink
         self._workers: dict[str, Process] = {}
-        self._spares: list[Process] = []
+        self._nurseries: dict[str, Nursery] = {}
         self._lock: Optional[IO[str]] = None
         self._idle_s: Optional[float] = None
         self._poller: Optional[Poller] = None
@@ -151,8 +80,10 @@ class Supervisor:
         except (EOFError, BrokenPipeError):
             return
         finally:
-            for worker in (*self._workers.values(), *self._spares):
+            for worker in self._workers.values():
                 worker.stop()
+            for nursery in self._nurseries.values():
+                nursery.stop()
             self._drop_poller()
 
     def _serve_one(self, line: bytes) -> bool:
@@ -185,7 +116,7 @@ class Supervisor:
         return encode(answer(request, {"protocol": VERSION, "pid": os.getpid(), "python": sys.version.split()[0]}))
 
     def _device(self, request: dict[str, Any], line: bytes) -> bytes:
-        worker = self._process()
+        worker = self._process(request)
         try:
             return worker.ask(line, "device", self._requests)
         finally:
@@ -195,7 +126,7 @@ class Supervisor:
         handle = str(request.get("handle"))
         if handle in self._workers:
             raise InputError(f"the handle {handle!r} is in use; close it first")
-        self._workers[handle] = self._process()
+        self._workers[handle] = self._process(request)
         reply = self._ask(request, line)
         if "error" in decode(reply):
             self._workers.pop(handle).stop()
@@ -227,29 +158,21 @@ class Supervisor:
         worker = self._workers.pop(str(request.get("handle")), None)
         if worker is not None:  # a worker that crashed is gone already
             worker.stop()
-            self._start_spare()
         return encode(answer(request, {}))
 
-    def _start_spare(self) -> None:
-        """Start a process for a later candidate: who measures in rounds closes several and opens as many again.
+    def _process(self, request: Mapping[str, Any]) -> Process:
+        """A process for a candidate: forked where that can be, and it is not asked for a `fresh` one."""
+        nursery = None if request.get("fresh") or not POSSIBLE else self._nursery(request)
+        return Process(nursery.start if nursery and nursery.fit() else afresh(_ourselves()))
 
-        Several start side by side, which takes a fraction of the time that one after the other takes.
-        """
-        if len(self._spares) < MOST_SPARES:
-            self._spares.append(Process())
-            with suppress(BrokenPipeError):
-                self._spares[-1].prepare()
-
-    def _process(self) -> Process:
-        """A process for a candidate. No other one is still starting then: what comes next may be measured."""
-        self._spares = [spare for spare in self._spares if self._is_ready(spare)]
-        return self._spares.pop() if self._spares else Process()
-
-    def _is_ready(self, spare: Process) -> bool:
-        if spare.prepared(self._requests):
-            return True
-        spare.stop()
-        return False
+    def _nursery(self, request: Mapping[str, Any]) -> Nursery:
+        """The one that has imported what the request's runtimes need."""
+        runtimes = preparing(request.get("runtimes", {}))
+        needs = {"runtimes": runtimes, "path": request.get("path", []) if runtimes else []}
+        key = json.dumps(needs, sort_keys=True)
+        if key not in self._nurseries or not self._nurseries[key].alive:
+            self._nurseries[key] = Nursery(_ourselves(), needs, self._requests)
+        return self._nurseries[key]
 
     def _ask(self, request: dict[str, Any], line: bytes) -> bytes:
         handle = self._known(request)

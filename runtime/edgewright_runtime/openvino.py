@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -42,6 +43,10 @@ class Openvino:
     def options(self, artifact: Artifact, target: Target) -> Sequence[Mapping[str, Any]]:
         """The one way: what could be chosen besides would trade accuracy or throughput for latency."""
         return [{"provider": CPU, "threads": 1}]
+
+    def prepare(self) -> None:
+        """Import OpenVINO."""
+        importlib.import_module("edgewright_runtime.openvino_session")
 
     def open(self, path: str, options: Mapping[str, Any]) -> OpenvinoSession:
         """Load one ONNX file. Raises: InputError."""

@@ -18,6 +18,14 @@ BUILT_IN = {
     "tvm": "edgewright_runtime.tvm:TVM",
 }
 
+AT_HAND = ("ort", "openvino", "null")
+"""Built-in runtimes for which nothing is prepared that is not prepared for all."""
+
+
+def preparing(entries: Mapping[str, str]) -> dict[str, str]:
+    """Those of `entries` (name to `module:object`) for which more is to be imported than for all."""
+    return {name: entry for name, entry in entries.items() if name not in AT_HAND or entry != BUILT_IN[name]}
+
 
 def find_runtime(name: str, entries: Mapping[str, str]) -> Runtime:
     """The runtime called `name`; `entries` maps names to `module:object` and goes before the built-in ones.

@@ -34,6 +34,12 @@ class Tvm:
         """The one way: what could be chosen was chosen when the model was compiled."""
         return [{"provider": CPU, "threads": 1}]
 
+    def prepare(self) -> None:
+        """Import TVM. Raises: InputError when it does not work here."""
+        from edgewright_runtime.tvm_adapter import load_libraries
+
+        load_libraries()
+
     def open(self, path: str, options: Mapping[str, Any]) -> TvmSession:
         """Load one compiled stage. Raises: InputError."""
         from edgewright_runtime.tvm_session import TvmSession

@@ -67,6 +67,11 @@ def aligned(shape: Sequence[int], dtype: str) -> Any:
     return memory[start : start + size].view(kind).reshape(tuple(shape))
 
 
+def load_libraries() -> None:
+    """Import TVM. Raises: InputError when it does not work here."""
+    _tvm()
+
+
 @cache
 def _tvm() -> tuple[Any, Any, Any]:
     """The virtual machine's class, the module of tensors and functions, and the processor. Raises: InputError."""

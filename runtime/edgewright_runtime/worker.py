@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import repeat
@@ -18,6 +19,7 @@ from edgewright.types import Arrays
 from edgewright_runtime.channel import private_streams, send
 from edgewright_runtime.device import conditions, find_device
 from edgewright_runtime.process import die_with_parent, peak_bytes, resident_bytes, share_cpus
+from edgewright_runtime.runtimes import find_runtime
 
 if TYPE_CHECKING:
     from edgewright_runtime.runs import Runs
@@ -52,7 +54,6 @@ class Worker:
         self._stream: Iterator[Arrays] = repeat({})
         self._baseline: Optional[int] = None
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-            "prepare": lambda request: _import_libraries(),
             "device": lambda request: asdict(find_device()),
             "open": self._open,
             "infer": self._infer,
@@ -78,11 +79,10 @@ class Worker:
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         # Before any library starts threads: they inherit it.
         cpus = share_cpus(**request["cpus"]) if request.get("cpus") else []
-        _import_libraries()  # before the clock starts: they are not the model's to answer for
+        prepare(request.get("runtimes", {}), request.get("path", []))  # before the clock starts: not the model's time
         from edgewright_runtime.examples import open_stream, read_example
         from edgewright_runtime.loaded import load
 
-        sys.path[:0] = request.get("path", [])
         self._baseline = resident_bytes()
         start = perf_counter_ns()
         self._loaded = load(
@@ -173,12 +173,19 @@ class Worker:
         return _arrays(request) if request.get("inputs") else self._example
 
 
-def _import_libraries() -> dict[str, Any]:
-    """Import what any candidate needs. Small devices do without onnxruntime."""
+def prepare(runtimes: Mapping[str, str], path: Sequence[str]) -> None:
+    """Import what candidates need, from `path` first; a runtime that cannot be imported is reported when it is used.
+
+    Small devices do without onnxruntime.
+    """
+    sys.path[:0] = [folder for folder in path if folder not in sys.path]
     if find_spec("onnxruntime") is not None:
         importlib.import_module("edgewright_runtime.ort_session")
-    importlib.import_module("edgewright_runtime.loaded")
-    return {}
+    for module in ("loaded", "examples", "timing", "runs"):
+        importlib.import_module(f"edgewright_runtime.{module}")
+    for name in runtimes:
+        with suppress(Exception):
+            getattr(find_runtime(name, runtimes), "prepare", bool)()
 
 
 def _arrays(request: Mapping[str, Any]) -> dict[str, Any]:

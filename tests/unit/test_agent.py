@@ -102,6 +102,12 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def workers(pid: int) -> list[int]:
+    """The processes that hold candidates: of all that came of `pid`, those that started none themselves."""
+    started = children(pid)
+    return [worker for child in started for worker in workers(child)] if started else [pid]
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether it comes true in time."""
     end = time.monotonic() + seconds
@@ -282,7 +288,7 @@ def test_no_process_is_left_over(cache: Path, make_bundle: MakeBundle, acme: dic
     supervisor.stdin.write(encode({"id": 1, "op": "open", "handle": "a", "bundle": str(bundle), **acme}))
     supervisor.stdin.flush()
     assert "result" in decode(supervisor.stdout.readline())
-    (worker,) = children(supervisor.pid)
+    (worker,) = workers(supervisor.pid)
     if acts == "hang":
         supervisor.stdin.write(encode({"id": 2, "op": "time", "handle": "a", "least_runs": 1, "least_ns": 0}))
         supervisor.stdin.flush()
@@ -297,18 +303,32 @@ def test_no_process_is_left_over(cache: Path, make_bundle: MakeBundle, acme: dic
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_process_that_waits_takes_the_next_candidate(cache: Path, make_bundle: MakeBundle, killed: bool) -> None:
+def test_workers_are_forked_from_one_process(cache: Path, make_bundle: MakeBundle) -> None:
     with start_agent(LocalLink(), cache) as agent:
         supervisor = agent.ask("hello", protocol=1)["pid"]
-        agent.close(agent.open(make_bundle()))
-        (spare,) = children(supervisor)
-        if killed:
-            os.kill(spare, signal.SIGKILL)
-        opened = agent.open(make_bundle(name="other"))
-        assert (children(supervisor) == [spare]) is not killed
+        one, two = agent.open(make_bundle()), agent.open(make_bundle(name="other"))
+        (nursery,) = children(supervisor)
+        assert len(children(nursery)) == 2
+        assert agent.infer(two, {"x": ones(1, 4)})["y"].shape == (1, 3)
+        agent.close(two)
+        assert len(children(nursery)) == 1
+        fresh = agent.open(make_bundle(), fresh=True)
+        assert len(children(supervisor)) == 2
+        assert agent.infer(one, {"x": ones(1, 4)})["y"] == pytest.approx(agent.infer(fresh, {"x": ones(1, 4)})["y"])
+    assert wait_until(lambda: not alive(nursery))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
+def test_a_nursery_that_died_is_followed_by_another(cache: Path, make_bundle: MakeBundle) -> None:
+    with start_agent(LocalLink(), cache) as agent:
+        supervisor = agent.ask("hello", protocol=1)["pid"]
+        opened = agent.open(make_bundle())
+        (nursery,) = children(supervisor)
+        os.kill(nursery, signal.SIGKILL)
+        with pytest.raises(PluginError, match="the process that ran the model ended during 'warm'"):
+            agent.warm(opened)
+        opened = agent.open(make_bundle())
         assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
-    assert wait_until(lambda: not alive(spare))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")

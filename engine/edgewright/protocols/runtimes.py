@@ -10,7 +10,11 @@ from edgewright.types import Artifact, Device, Refusal, Target
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Runs artifacts on a device; part of the device set. Offered with `edgewright_runtimes`."""
+    """Runs artifacts on a device; part of the device set. Offered with `edgewright_runtimes`.
+
+    It may have `prepare() -> None` too, which imports what `open` needs: that is done before a clock starts, and once
+    for many processes where it starts no threads.
+    """
 
     @property
     def name(self) -> str: ...
