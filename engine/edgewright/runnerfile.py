@@ -5,26 +5,29 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import platform
-import shutil
+import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewright import compilers
+from edgewright.compilers import CPP
 from edgewright.errors import DeviceError, PluginError, RefusedError, suggest
-from edgewright.ortheader import Header, find_header
+from edgewright.ortheader import Header, fetch_header, find_header
 from edgewright.protocols import Link
+from edgewright.sysroot import Sysroot, fetch_sysroot, find_sysroot
 
 NAME = "edgewright-runner"
 FLAGS = ("-std=c++17", "-O2", "-fno-plt", "-Wall", "-Wextra")
 LIBRARIES = ("-static-libstdc++", "-static-libgcc", "-ldl", "-s")
 """What C++ needs goes into the program: a device has another version of it, or none."""
 
-PACKAGES: Mapping[str, str] = {"x86_64": "g++-x86-64-linux-gnu", "aarch64": "g++-aarch64-linux-gnu"}
-"""What makes programs for a machine of another kind, as Debian calls it."""
+ISAS = tuple(CPP.packages)
+"""What it is built for."""
 
 ANDROID_API = 24
 NDK = "ANDROID_NDK_HOME"
@@ -43,10 +46,10 @@ def machine_of(link: Link) -> Machine:
     code, said, _ = link.run(["sh", "-c", "uname -m; test -e /system/bin/linker64 && echo android"])
     isa, *more = said.decode(errors="replace").split() or [""]
     isa = {"arm64": "aarch64", "amd64": "x86_64"}.get(isa, isa)
-    if isa not in PACKAGES:
+    if isa not in ISAS:
         raise DeviceError(
             f"{link.address} has no python3 of version 3.9 or newer, and the native runner is not for {isa or code}; "
-            f"{suggest(isa, PACKAGES)}"
+            f"{suggest(isa, ISAS)}"
         )
     return Machine(isa, "android" in more)
 
@@ -63,31 +66,43 @@ def build_runner(machine: Machine, cache: Path, *, header: Path | None = None) -
         RefusedError: when a compiler or the header is missing; the message says how to get it.
         PluginError: when the compiler fails, with its first complaint.
     """
-    compiler, found = find_compiler(machine), find_header(cache, header)
-    folder = cache / f"runner-{machine.isa}-{_key(compiler, found)}"
+    parts = _parts(machine, cache, header)
+    folder = cache / f"runner-{machine.isa}-{_key(parts)}"
     if not (folder / NAME).is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".runner-") as scratch:
-            _build(compiler, found, Path(scratch))
+            _build(parts, Path(scratch))
             folder.mkdir(exist_ok=True)
             os.replace(Path(scratch) / NAME, folder / NAME)
     return folder / NAME
+
+
+def fetch_parts(machine: Machine, cache: Path) -> None:
+    """Fetch what building needs beside a compiler: the header, and for older devices an older C library.
+
+    Raises: RefusedError when a compiler is missing, or the header cannot be fetched.
+    """
+    find_compiler(machine)
+    try:
+        find_header(cache)
+    except RefusedError:
+        fetch_header(cache)
+    if not machine.android and find_sysroot(machine.isa, cache) is None:
+        with suppress(RefusedError):  # the program will do for devices as new as this host
+            fetch_sysroot(machine.isa, cache)
+
+
+def needed_glibc(runner: Path) -> int:
+    """The minor version of glibc 2 that a program asks for; 0 where it asks for none."""
+    return max((int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)", runner.read_bytes())), default=0)
 
 
 def find_compiler(machine: Machine) -> str:
     """The path of a C++ compiler that makes programs for `machine`. Raises: RefusedError that says how to get one."""
     if machine.android:
         return _android_compiler(machine)
-    native = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64") == machine.isa
-    candidates = (f"{machine.isa}-linux-gnu-g++", *(("g++", "c++", "clang++") if native else ()))
-    found = next(filter(None, map(shutil.which, candidates)), None)
-    if found is None:
-        packages = "g++" if native else PACKAGES[machine.isa]
-        raise RefusedError(
-            f"the native runner for {machine.isa} needs a C++ compiler, and none is here ({', '.join(candidates)} were "
-            f"looked for); on Debian or Ubuntu `apt-get install {packages}` installs one"
-        )
-    return found
+    need = f"the native runner for {machine.isa} needs a C++ compiler"
+    return compilers.find_compiler(CPP, machine.isa, f"{machine.isa}-linux-gnu", need)
 
 
 def _android_compiler(machine: Machine) -> str:
@@ -110,24 +125,43 @@ def _sources() -> Sequence[Path]:
     return sorted((*folder.glob("*.cpp"), *folder.glob("*.h")))
 
 
-def _key(compiler: str, header: Header) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    sha = hashlib.sha256(f"{compiler} {version} {header.version} {FLAGS} {LIBRARIES}".encode())
+@dataclass(frozen=True)
+class _Parts:
+    """What it is built with. Without a `sysroot` it is built against the compiler's own libraries."""
+
+    compiler: str
+    header: Header
+    sysroot: Sysroot | None
+
+
+def _parts(machine: Machine, cache: Path, header: Path | None) -> _Parts:
+    compiler = find_compiler(machine)
+    older = "g++" in Path(compiler).name and not machine.android
+    return _Parts(compiler, find_header(cache, header), find_sysroot(machine.isa, cache) if older else None)
+
+
+def _key(parts: _Parts) -> str:
+    version = subprocess.run([parts.compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    base = parts.sysroot.root.name if parts.sysroot else ""
+    about = f"{parts.compiler} {version} {parts.header.version} {FLAGS} {LIBRARIES} {base}"
+    sha = hashlib.sha256(about.encode())
     for source in _sources():
         sha.update(source.name.encode() + source.read_bytes())
     return sha.hexdigest()[:16]
 
 
-def _build(compiler: str, header: Header, scratch: Path) -> None:
+def _build(parts: _Parts, scratch: Path) -> None:
+    compiler, sysroot = parts.compiler, parts.sysroot
+    include = [*(sysroot.compiling(compiler) if sysroot else ()), "-isystem", str(parts.header.folder)]
     sources = [source for source in _sources() if source.suffix == ".cpp"]
     objects = [scratch / f"{source.stem}.o" for source in sources]
     commands = [
-        [compiler, *FLAGS, "-isystem", str(header.folder), "-c", str(source), "-o", str(goal)]
-        for source, goal in zip(sources, objects)
+        [compiler, *FLAGS, *include, "-c", str(source), "-o", str(goal)] for source, goal in zip(sources, objects)
     ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(_do, commands))
-    _do([compiler, *map(str, objects), "-o", str(scratch / NAME), *LIBRARIES])
+    linking = sysroot.linking() if sysroot else ()
+    _do([compiler, *linking, *map(str, objects), "-o", str(scratch / NAME), *LIBRARIES])
 
 
 def _do(command: Sequence[str]) -> None:

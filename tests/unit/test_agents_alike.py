@@ -28,7 +28,7 @@ from edgewright.ortheader import headers_place
 from edgewright.protocol import write_array
 from edgewright.protocols import Process
 from edgewright.runnerfile import Machine, build_runner
-from edgewright.types import Gate, State
+from edgewright.types import Gate, Source, State
 from edgewright_devices.local import LocalLink
 
 MakeBundle = Callable[..., Path]
@@ -268,6 +268,90 @@ def test_state_goes_from_run_to_run_and_not_from_block_to_block(agent: Agent, co
     opened = agent.open(counter)
     assert agent.infer(opened, {"x": ones(4, 2)}).keys() == {"y"}
     assert np.allclose(agent.infer(opened, {"x": ones(4, 2)})["y"], np.e)
+
+
+def test_a_meter_is_read_beside_the_runs(agent: Agent, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    chip = tmp_path / "sys" / "chip0"
+    chip.mkdir(parents=True)
+    for name, text in (("label", "VDD_IN"), ("volt", "5000"), ("ampere", "1.5"), ("limit", "1000000"), ("ms", "10")):
+        (chip / name).write_text(f"{text}\0\n")
+    (tmp_path / "sys" / "chip1").mkdir()
+    (tmp_path / "sys" / "chip1" / "label").write_text("NC\n")
+    common = {"scope": "", "kind": "power", "unit": "mV mA", "scale": 1e-6, "period_ns": 5_000_000}
+    files = {"folder": "/sys/chip*", "label": "label", "values": ("volt", "ampere"), "wrap": "limit", "period": "ms"}
+    chips = Source("chip", **common, **files, skip=("NC",), whole=("VDD_*",))  # pyright: ignore[reportArgumentType]
+    said = Source("said", **common, argv=("echo", "a=2.5 W"), values=(r"\ba=([0-9.]+)",))  # pyright: ignore[reportArgumentType]
+    gone = Source("gone", **common, folder="/sys/none", values=("x",))  # pyright: ignore[reportArgumentType]
+    mute = Source("mute", **common, argv=("true",), values=("x([0-9])",))  # pyright: ignore[reportArgumentType]
+    rails, absent = agent.meter([chips, said, gone, mute], root=str(tmp_path))
+    found = [(rail["rail"], rail["wrap"], rail["whole"], rail["source"]["period_ns"]) for rail in rails]
+    assert found == [("VDD_IN", 1_000_000, True, 10_000_000), ("said", None, False, 5_000_000)]
+    assert absent == ["/sys/none is not there", "true does not tell mute"]
+    timed = agent.time(agent.open(make_bundle(name="metered")), least_runs=3, least_ns=20_000_000)
+    (chip / "volt").unlink()
+    begin, end = agent.rest(0.05)
+    assert end - begin >= 50_000_000
+    told = agent.unmeter()
+    volts, watts = told["samples"]
+    assert {tuple(values) for _, *values in volts} == {(5000, 1.5)}
+    assert {tuple(values) for _, *values in watts} == {(2.5,)}
+    assert volts[0][0] < timed.begin_ns < timed.end_ns < begin < watts[-1][0]
+    assert sum(timed.ns) <= timed.end_ns - timed.begin_ns
+    assert list(told["missed"][0]) == ["No such file or directory"]
+    assert told["missed"][1] == {}
+    assert 0 < told["cpu"] < 1
+    with pytest.raises(InputError, match="no meter is being read; start with 'meter'"):
+        agent.unmeter()
+
+
+def test_a_meter_without_a_rail_is_not_read(agent: Agent, runner: Path) -> None:
+    found = agent.ask("meter", sources=[], meter="", root="", path=[])
+    assert found == {"rails": [], "absent": []}
+    with pytest.raises(InputError, match="no meter is being read"):
+        agent.unmeter()
+
+
+def test_what_the_native_runner_cannot_meter_is_said(runner: Path) -> None:
+    pipe = Pipe([str(runner)])
+    (said,) = pipe.request("meter", meter="acme:METER", sources=[])["result"]["absent"]
+    assert said.startswith("the meter acme:METER is a Python module, which the native runner cannot run; ")
+    source = {"rail": "r", "argv": ["echo", "1"], "values": ["(?P<one>1)"], "period_ns": 5}
+    (said,) = pipe.request("meter", sources=[source])["result"]["absent"]
+    assert said == "the native runner does not read the patterns of r"
+    for wrong in ({"ns": -1}, {"ns": "x"}, {"ns": NAN}, {}):
+        assert pipe.request("rest", **wrong)["error"]["kind"] == "InputError"
+    for wrong in ({"sources": 7}, {"sources": [{}]}, {"sources": [{**source, "values": ["1"], "period_ns": 0}]}, {}):
+        assert "error" in pipe.request("meter", **wrong) or not pipe.request("meter", **wrong)["result"]["rails"]
+    assert pipe.end() == 0
+
+
+def test_the_runner_puts_a_library_in_its_place(runner: Path, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / "sites" / name).mkdir(parents=True)
+        (tmp_path / "sites" / name / "libonnxruntime.so.1").touch()
+    place = lambda name: subprocess.run([runner, "place", tmp_path, name], capture_output=True, text=True)  # noqa: E731
+    assert place("new").returncode == 0
+    assert os.readlink(tmp_path / "site") == "sites/new"
+    assert not (tmp_path / "sites" / "old").exists()
+    pipe = Pipe([str(runner)])
+    assert "result" in pipe.request("hello", protocol=1, lock=str(tmp_path / "lock"), owner="ann")
+    busy = place("")
+    assert (busy.returncode, "in use by ann" in busy.stderr) == (75, True)
+    pipe.end()
+    assert place("").returncode == 0
+    assert not (tmp_path / "site").is_symlink()
+    assert place("nothing/here").returncode == 1
+
+
+def test_the_runner_says_with_which_library_it_would_run(runner: Path, tmp_path: Path) -> None:
+    told = json.loads(subprocess.run([runner, "probe"], capture_output=True, check=True).stdout)
+    assert (told["version"], told["trouble"]) == (onnxruntime.__version__, "")
+    assert told["providers"] == onnxruntime.get_available_providers()
+    (tmp_path / "no.so").write_bytes(b"nothing")
+    env = {**os.environ, "EDGEWRIGHT_ONNXRUNTIME": str(tmp_path / "no.so")}
+    told = json.loads(subprocess.run([runner, "probe"], capture_output=True, check=True, env=env).stdout)
+    assert told["version"] == ""
+    assert "cannot be opened" in told["trouble"]
 
 
 def test_the_device_is_this_machine(agents: Callable[[str], Agent], runner: Path) -> None:

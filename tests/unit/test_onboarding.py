@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,15 @@ from edgewright.errors import InputError, RefusedError
 from edgewright.onboarding import interpreter
 from edgewright.onboarding.findings import findings
 from edgewright.onboarding.install import prepare, wish_for
-from edgewright.onboarding.preflight import Interpreter, Package, look, parse_interpreter, parse_probe
+from edgewright.onboarding.preflight import (
+    Interpreter,
+    Package,
+    Runner,
+    look,
+    parse_interpreter,
+    parse_probe,
+    parse_runner,
+)
 from edgewright.onboarding.wheels import Kind, NoWheel, platforms, unpack
 from edgewright.registry import Registry
 from edgewright.store import Store
@@ -88,7 +97,8 @@ def test_a_raspberry_pi_with_too_weak_a_supply() -> None:
     told = states(PI)
     assert told["throttled"].startswith("note: under-voltage, throttled")
     assert told["governor"] == "note: ondemand: clocks move while measuring; set `performance`"
-    assert told["python"].startswith("missing: no Python 3.9")
+    assert told["python"] == "note: none of version 3.9 or newer; the native runner takes its place"
+    assert told["native runner"] == "missing: not there yet; run `engine device setup --on ssh://pi`"
     assert told["sensors"] == "note: none of power or energy"
 
 
@@ -180,6 +190,37 @@ def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert interpreter.attempt(("endless",), [str(tmp_path)]) == {
         "endless": {"trouble": "its import did not end within 1 s"}
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "errors", "found"),
+    [
+        ([], 139, "", Runner(trouble="it is ended by SIGSEGV")),
+        ([], 1, "x: version `GLIBC_2.34' not found", Runner(trouble="x: version `GLIBC_2.34' not found")),
+        ([], 126, "", Runner(trouble="it ended with 126")),
+        (
+            ['{"libc":"glibc 2.31","version":"1.23.2","file":"/lib/o.so","trouble":"","providers":["CPU"]}'],
+            0,
+            "",
+            Runner(Package("1.23.2", "", ("CPU",), "/lib/o.so"), ("glibc", "2.31")),
+        ),
+        (
+            ['{"libc":"bionic","version":"","file":"","trouble":"none"}'],
+            0,
+            "",
+            Runner(Package(trouble="none"), ("bionic", "")),
+        ),
+    ],
+)
+def test_what_the_native_runner_tells(told: list[str], status: int, errors: str, found: Runner) -> None:
+    assert parse_runner(told, status, errors) == found
+
+
+def test_a_runner_that_finds_no_library_is_told() -> None:
+    runner = Runner(Package(trouble="there is none"), ("glibc", "2.31"))
+    told = {f.what: f for f in findings(replace(parse_probe(PI), runner=runner), "ssh://pi", 0.0)}
+    assert (told["native runner"].state, told["native runner"].found) == ("ok", "starts on glibc 2.31")
+    assert told["onnxruntime"].found == "there is none; run `engine device setup --on ssh://pi`"
 
 
 def test_what_python_tells_is_read_from_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,9 +25,10 @@ def setup(
     """Install numpy and onnxruntime for our agent where the device lacks them; it needs no network for that.
 
     What works on the device stays as it is. Distributions named with --with come without what they depend on: name
-    that too.
+    that too. A device without Python gets the native runner and onnxruntime's library.
     """
     from edgewright.onboarding.findings import describe
+    from edgewright.onboarding.preflight import onnxruntime_of
     from edgewright.tables import amount
     from edgewright.verbs.preparing import set_up
 
@@ -40,7 +41,7 @@ def setup(
         click.echo(f"note: {note}")
     sent = f"installed {', '.join(done.installed)} ({amount(done.sent_bytes, 'B')})"
     click.echo(sent if done.installed else "nothing was missing, nothing was sent")
-    found = done.device.python.found["onnxruntime"] if done.device.python else None
+    found = onnxruntime_of(done.device)
     if found and found.works:
         click.echo(f"onnxruntime {found.version} works there: {', '.join(found.providers)}")
     return 0

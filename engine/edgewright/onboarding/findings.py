@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgewright.onboarding.preflight import PACKAGES, Interpreter, Package, Preflight
+from edgewright.onboarding.preflight import PACKAGES, Interpreter, Package, Preflight, Runner
 from edgewright.tables import amount
 
 LITTLE_DISK, LITTLE_MEMORY = 300e6, 200e6
@@ -29,7 +29,7 @@ def findings(device: Preflight, address: str, now_s: float) -> Iterator[Finding]
     setup = f"run `engine device setup --on {address}`"
     yield Finding("ok", address, describe(device))
     yield from _system(device, now_s)
-    yield from _python(device.python, setup)
+    yield from _python(device.python, setup) if device.python else _native(device.runner, setup)
     yield from _speed(device.features, device.isa)
     yield from _steadiness(device)
 
@@ -65,12 +65,22 @@ def _room(what: str, free: int | None, little: float) -> Finding:
     return Finding("note" if least else "ok", what, f"{amount(free, 'B')} free{least}")
 
 
-def _python(python: Interpreter | None, setup: str) -> Iterator[Finding]:
-    if python is None:
-        yield Finding(
-            "missing", "python", "no Python 3.9 or newer; install one there, such as with apt install python3"
-        )
+def _native(runner: Runner | None, setup: str) -> Iterator[Finding]:
+    yield Finding("note", "python", "none of version 3.9 or newer; the native runner takes its place")
+    if runner is None or runner.trouble:
+        why = f"it does not start: {runner.trouble}" if runner else "not there yet"
+        yield Finding("missing", "native runner", f"{why}; {setup}")
         return
+    yield Finding("ok", "native runner", f"starts on {' '.join(runner.libc).strip()}")
+    found = runner.library
+    providers = f"; {', '.join(found.providers)}" if found.providers else ""
+    where = f"{found.version} in {found.file}{providers}"
+    yield Finding(
+        "ok" if found.works else "missing", "onnxruntime", where if found.works else f"{found.trouble}; {setup}"
+    )
+
+
+def _python(python: Interpreter, setup: str) -> Iterator[Finding]:
     yield Finding("ok", "python", f"{python.implementation} {python.version}, {python.abi}, {python.bits} bits")
     for name in PACKAGES:
         yield _package(name, python.found[name], python.own[name], setup)

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from edgewright.errors import DeviceError, RefusedError
-from edgewright.onboarding.preflight import PACKAGES, SITE, Interpreter, Preflight, ask_interpreter, examine, look
+from edgewright.onboarding.native import prepare_native
+from edgewright.onboarding.placing import OLDER, SAID, Prepared, about, check_room, lead, send
+from edgewright.onboarding.preflight import PACKAGES, Interpreter, Preflight, ask_interpreter, examine, look
 from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, is_path, platforms, unpack
 from edgewright.protocols import Link
 from edgewright.store import Store
-
-MARK = "edgewright.json"
-"""In the folder that was sent: what was asked for and what it holds."""
-
-OLDER = ("<1.28", "<1.22")
-"""Where the newest onnxruntime dies at import: since 1.28 it reads the layout of caches from /sys, since 1.22 it
-counts cores in a way that some boards do not survive (microsoft/onnxruntime#25103, #25472)."""
-
-BUSY = 75
-SAID = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What was done. `installed` is empty where nothing was sent; `notes` are for the user."""
-
-    installed: tuple[str, ...]
-    sent_bytes: int
-    notes: tuple[str, ...]
-    device: Preflight
 
 
 @dataclass(frozen=True)
@@ -50,6 +29,8 @@ class Wish:
 
 def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: bool = False, say: SAID) -> Prepared:
     """Give the device's Python numpy and onnxruntime, unless it has one that works, and `extra` distributions.
+
+    A device without Python gets the native runner and onnxruntime's library instead.
 
     Args:
         link: To a device other than this host.
@@ -67,34 +48,31 @@ def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: boo
     if holder := look(link).busy:
         raise DeviceError(f"{link.address} is in use by {holder}; wait for its end, or end that process")
     before = examine(link)
-    python = _usable(link, before)
+    if before.python is None:
+        return prepare_native(link, store, extra, before, upgrade=upgrade, say=say)
+    python = _usable(link, before.python)
     wish = wish_for(python, tuple(extra))
     if not upgrade and _stands(before, python, wish):
         return Prepared((), 0, wish.notes, before)
     if not wish.asked:
         if before.mark:
-            _lead(link, "")
+            lead(link, "")
         return Prepared((), 0, wish.notes, examine(link) if before.mark else before)
     kind = Kind(".".join(python.version.split(".")[:2]), python.abi, platforms(before.isa, before.libc))
     done = _first_that_works(link, store, wish, kind, upgrade=upgrade, say=say, before=before)
     same = before.mark.get("digest") == done.site.digest
     installed = () if same else tuple(f"{name} {version}" for name, version in sorted(done.site.versions.items()))
-    after = replace(before, python=done.python, mark=_about(done.site, wish))
+    after = replace(before, python=done.python, mark=about(done.site.digest, wish.asked, done.site.versions))
     return Prepared(installed, 0 if same else done.site.size, (*wish.notes, *done.troubles), after)
 
 
-def _usable(link: Link, device: Preflight) -> Interpreter:
+def _usable(link: Link, python: Interpreter) -> Interpreter:
     """Raises: RefusedError when wheels are of no use there."""
-    if device.python is None:
+    if python.implementation != "cpython":
         raise RefusedError(
-            f"{link.address} has no Python 3.9 or newer, which numpy and onnxruntime need; install one there, "
-            "such as with apt install python3"
+            f"the Python of {link.address} is {python.implementation}; the wheels are CPython's; install that"
         )
-    if device.python.implementation != "cpython":
-        raise RefusedError(
-            f"the Python of {link.address} is {device.python.implementation}; the wheels are CPython's; install that"
-        )
-    return device.python
+    return python
 
 
 # ------------------------------------------------------------------ what to put there
@@ -165,7 +143,7 @@ def _first_that_works(
         found = _tried(link, site, wish, before=before, say=say)
         trouble = "; ".join(f"{name}: {each.trouble}" for name, each in found.found.items() if not each.works)
         if not trouble:
-            _lead(link, site.digest)
+            lead(link, site.digest)
             return _Done(site, found, tuple(troubles))
         troubles.append(f"{_listed(site)} does not work there ({trouble})")
         _remove(link, site, before)
@@ -177,7 +155,7 @@ def _first_that_works(
 def _tried(link: Link, site: Unpacked, wish: Wish, *, before: Preflight, say: SAID) -> Interpreter:
     """What the device imports from `site`, which is sent beside what is there already."""
     if before.mark.get("digest") != site.digest:
-        _check_room(link, site, before)
+        check_room(link, site.size, before)
         say(f"sending {_listed(site)} ({site.size / 1e6:.0f} MB)")
         _send(link, site, wish)
     say("importing it there")
@@ -193,26 +171,11 @@ def _remove(link: Link, site: Unpacked, before: Preflight) -> None:
         link.run(["rm", "-rf", f"{link.root}/sites/{site.digest}"])
 
 
-def _check_room(link: Link, site: Unpacked, device: Preflight) -> None:
-    """Raises: DeviceError before anything is sent that would not fit."""
-    free = device.disk_free_bytes
-    if free is not None and free < site.size:
-        raise DeviceError(
-            f"{link.address} has {free / 1e6:.0f} MB left at {link.root}, and {site.size / 1e6:.0f} MB are to be sent; "
-            "free some there and run the same command again"
-        )
-
-
 def _send(link: Link, site: Unpacked, wish: Wish) -> None:
     with tempfile.TemporaryDirectory(prefix="edgewright-site-") as scratch:
         folder = Path(scratch) / "site"
         shutil.copytree(site.place / "packages", folder, copy_function=_linked)
-        (folder / MARK).write_text(json.dumps(_about(site, wish)))
-        link.put(folder, f"sites/{site.digest}")
-
-
-def _about(site: Unpacked, wish: Wish) -> Mapping[str, Any]:
-    return {"digest": site.digest, "asked": list(wish.asked), "versions": dict(site.versions)}
+        send(link, folder, about(site.digest, wish.asked, site.versions))
 
 
 def _linked(source: str, goal: str) -> str:
@@ -221,16 +184,3 @@ def _linked(source: str, goal: str) -> str:
     except OSError:
         shutil.copyfile(source, goal)
     return goal
-
-
-def _lead(link: Link, name: str) -> None:
-    """Raises: DeviceError when another client holds the device, or it cannot be done."""
-    script = files("edgewright.onboarding").joinpath("place.py").read_text()
-    status, _, errors = link.run([link.python, "-c", script, str(link.root), name], timeout=120)
-    if status == BUSY:
-        raise DeviceError(
-            f"{link.address} is in use by another client; wait for its end and run the same command again"
-        )
-    if status:
-        last = (errors.decode(errors="replace").strip().splitlines() or [f"it ended with {status}"])[-1]
-        raise DeviceError(f"{link.address} could not put {SITE} in its place: {last[:200]}")

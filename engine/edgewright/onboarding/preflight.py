@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
 from edgewright.errors import DeviceError
 from edgewright.machine import ARM_BITS, arm_features, emulation_signs, listed_features
 from edgewright.protocols import Link
+from edgewright.runnerfile import NAME
 
 PACKAGES = ("numpy", "onnxruntime")
 """What the agent and the usual runtime are made of."""
 
 SITE = "site"
-"""The folder below `Link.root` that the agent's Python looks into first."""
+"""The folder below `Link.root` that the agent's Python looks into first, and the native runner for a library."""
+
+RUNNER = f"runner/{NAME}"
+"""Where the native runner lies below `Link.root`."""
 
 PROBE_S, IMPORTS_S = 60.0, 400.0
 
@@ -54,6 +59,15 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
+class Runner:
+    """The native runner of a device, and the onnxruntime it finds; `trouble` is why it does not start."""
+
+    library: Package = Package()
+    libc: tuple[str, str] = ("", "")
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What was found. Texts are empty, and numbers None, where the system does not tell.
 
@@ -83,11 +97,21 @@ class Preflight:
     busy: str = ""
     mark: Mapping[str, Any] = field(default_factory=dict[str, Any])
     python: Interpreter | None = None
+    runner: Runner | None = None
+
+
+def onnxruntime_of(device: Preflight) -> Package | None:
+    """The one that models run with there."""
+    if device.python:
+        return device.python.found["onnxruntime"]
+    return device.runner.library if device.runner else None
 
 
 def examine(link: Link) -> Preflight:
     """Everything, imports included. Raises: DeviceError when the device does not answer."""
-    return look(link, ask_interpreter(link) if link.python else None)
+    if link.python:
+        return look(link, ask_interpreter(link))
+    return replace(look(link), runner=ask_runner(link))
 
 
 def look(link: Link, python: Interpreter | None = None) -> Preflight:
@@ -111,7 +135,33 @@ def ask_interpreter(link: Link, folder: str = "") -> Interpreter:
     return parse_interpreter(said.decode(errors="replace"))
 
 
+def ask_runner(link: Link, library: str = "") -> Runner | None:
+    """What the native runner finds there, `library` being in the place of the one it looks for; None without a runner.
+
+    A shell waits for it: a signal that ends a library would look like a lost connection.
+    """
+    chosen = f"EDGEWRIGHT_ONNXRUNTIME={library} " if library else ""
+    script = f'[ -f "$1" ] || exit 0; {chosen}"$1" probe; echo "ended $?"'
+    _, said, errors = link.run(["sh", "-c", script, "sh", f"{link.root}/{RUNNER}"], timeout=PROBE_S)
+    *told, ended = said.decode(errors="replace").strip().splitlines() or [""]
+    if not ended:
+        return None
+    return parse_runner(told, int(ended.split()[-1]), errors.decode(errors="replace"))
+
+
 # ------------------------------------------------------------------ reading what was told
+
+
+def parse_runner(told: Sequence[str], status: int, errors: str) -> Runner:
+    """From the lines it printed, the status that a shell told of it, and what it complained of."""
+    if status or not told:
+        last = (errors.strip().splitlines() or [f"it ended with {status}"])[-1]
+        killed = f"it is ended by {signal.Signals(status - 128).name}" if 128 < status < 160 else ""
+        return Runner(trouble=killed or last[:200])
+    found: dict[str, Any] = json.loads(told[-1])
+    name, _, version = found.pop("libc").partition(" ")
+    library = Package(found["version"], found["trouble"], tuple(found.get("providers", ())), found["file"])
+    return Runner(library, (name, version))
 
 
 def parse_interpreter(said: str) -> Interpreter:

@@ -18,7 +18,7 @@ from edgewright.onboarding.findings import Finding, findings
 from edgewright.pipeline import open_link
 from edgewright.protocols import Requirement
 from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
-from edgewright.runnerfile import PACKAGES, Machine, find_compiler
+from edgewright.runnerfile import ISAS, Machine, find_compiler
 from edgewright.store import Store
 from edgewright.tables import amount
 from edgewright.types import Device
@@ -69,7 +69,7 @@ def _host(store: Store) -> Iterator[Finding]:
 
 def _runners() -> Iterator[Finding]:
     """Compilers of the native runner, for devices without Python."""
-    for isa in PACKAGES:
+    for isa in ISAS:
         try:
             yield Finding("ok", f"native runner for {isa}", find_compiler(Machine(isa)))
         except RefusedError as refusal:
@@ -109,8 +109,9 @@ def _device(address: str, env: Environment) -> Iterator[Finding]:
 
 
 def _ready(device: preflight.Preflight) -> bool:
-    """Whether the agent starts there: it needs numpy, and nobody else's lock."""
-    return device.python is not None and device.python.found["numpy"].works and not device.busy
+    """Whether an agent starts there: it needs numpy or else a library, and nobody else's lock."""
+    works = device.python.found["numpy"].works if device.python else bool(device.runner and device.runner.library.works)
+    return works and not device.busy
 
 
 def _runtimes(device: Device, registry: Registry) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, suggest
-from edgewright.onboarding.install import Prepared, prepare
+from edgewright.onboarding.install import prepare
+from edgewright.onboarding.placing import Prepared
 from edgewright.onboarding.preflight import Preflight, look
 from edgewright.pipeline import open_link
 from edgewright.protocols import Spotted

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgewright.errors import PluginError, RefusedError
+from edgewright import compilers
+from edgewright.errors import PluginError
 from edgewright_exporters.tir.isa import Isa
 
 FLAGS = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--gc-sections")
@@ -17,12 +16,6 @@ FLAGS = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack", 
 
 EXPORTS = "{ global: *; local: __extendhfsf2; __truncsfhf2; };"
 """Every object of TVM's brings these two conversions of halves; hidden, they are dropped where nothing calls them."""
-
-PACKAGES = {
-    "x86_64": "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
-    "aarch64": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
-}
-"""What makes code for a machine of another kind, as Debian calls it."""
 
 
 def link(objects: Sequence[bytes], isa: Isa, *, libraries: Sequence[str] = ()) -> bytes:
@@ -53,16 +46,9 @@ def find_compiler(isa: Isa) -> str:
     Raises:
         RefusedError: when there is none; the message says what to install.
     """
-    native = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64") == isa.machine
-    candidates = (f"{isa.triple}-gcc", *(("gcc", "cc", "clang") if native else ()))
-    found = next(filter(None, map(shutil.which, candidates)), None)
-    if found is None:
-        packages = "gcc libc6-dev" if native else PACKAGES[isa.machine]
-        raise RefusedError(
-            f"kernels for {isa.name} need a C compiler to link them, and none is here ({', '.join(candidates)} were "
-            f"looked for); on Debian or Ubuntu `apt-get install {packages}` installs one"
-        )
-    return found
+    return compilers.find_compiler(
+        compilers.C, isa.machine, isa.triple, f"kernels for {isa.name} need a C compiler to link them"
+    )
 
 
 def _complaint(text: str) -> str:

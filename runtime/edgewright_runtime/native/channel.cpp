@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
+
+#include "files.h"
 
 namespace edgewright {
 
@@ -17,7 +20,6 @@ std::optional<std::string> Lines::take() {
   }
   std::string line = pending_.substr(begin_, end - begin_);
   begin_ = searched_ = end + 1;
-  if (begin_ == pending_.size()) pending_.clear(), begin_ = searched_ = 0;
   return line;
 }
 
@@ -26,6 +28,8 @@ bool Lines::fill() {
   ssize_t got = 0;
   do got = ::read(descriptor_, data, sizeof data);
   while (got < 0 && errno == EINTR);
+  pending_.erase(0, begin_); /* lines that were taken */
+  searched_ -= begin_, begin_ = 0;
   if (got > 0) pending_.append(data, static_cast<size_t>(got));
   ended_ = got <= 0;
   return got > 0;
@@ -33,11 +37,13 @@ bool Lines::fill() {
 
 /* Whether something, or the end, arrives in time. */
 static bool arrives(int descriptor, std::optional<double> seconds) {
-  constexpr double longest = 1e6; /* eleven days, in seconds, which `poll` can still count */
+  constexpr double longest = 1e6; /* eleven days; what is no number counts as 0 */
   struct pollfd one = {descriptor, POLLIN, 0};
-  int milliseconds = seconds ? static_cast<int>(std::min(std::max(*seconds, 0.0), longest) * 1000) : -1;
+  double waited = seconds && *seconds > 0 ? std::min(*seconds, longest) : 0;
+  auto whole = static_cast<time_t>(waited);
+  struct timespec limit = {whole, static_cast<long>((waited - static_cast<double>(whole)) * 1e9)};
   int found = 0;
-  do found = ::poll(&one, 1, milliseconds);
+  do found = ::ppoll(&one, 1, seconds ? &limit : nullptr, nullptr);
   while (found < 0 && errno == EINTR);
   return found > 0;
 }
@@ -68,13 +74,6 @@ std::pair<int, int> private_streams() {
   return {source, sink};
 }
 
-bool send(int descriptor, const std::string &line) {
-  for (size_t done = 0; done < line.size();) {
-    ssize_t put = ::write(descriptor, line.data() + done, line.size() - done);
-    if (put < 0 && errno != EINTR) return false;
-    if (put > 0) done += static_cast<size_t>(put);
-  }
-  return true;
-}
+bool send(int descriptor, const std::string &line) { return write_all(descriptor, line); }
 
 }  // namespace edgewright

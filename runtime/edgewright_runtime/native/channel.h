@@ -17,6 +17,9 @@ class Lines {
 
   int descriptor() const { return descriptor_; }
 
+  /* Whether the stream has come to its end. */
+  bool ended() const { return ended_; }
+
   /* A whole line that has already arrived, if there is one. */
   std::optional<std::string> take();
 

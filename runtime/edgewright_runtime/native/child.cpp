@@ -30,22 +30,26 @@ static std::string own_program() {
   return size > 0 ? std::string(program, static_cast<size_t>(size)) : "/proc/self/exe";
 }
 
-Child::Child() : errors_(nameless_file()) {
-  int in[2], out[2];
-  if (::pipe2(in, O_CLOEXEC) || ::pipe2(out, O_CLOEXEC))
-    throw DeviceError(std::string("no worker can be started: ") + std::strerror(errno));
+Child::Child(const char *role, const char *called) : called_(called), errors_(nameless_file()) {
+  int in[2] = {-1, -1}, out[2] = {-1, -1};
   const std::string program = own_program(), parent = std::to_string(::getpid());
-  process_ = ::fork();
+  if (::pipe2(in, O_CLOEXEC) == 0 && ::pipe2(out, O_CLOEXEC) == 0) process_ = ::fork();
   if (process_ == 0) {
     ::dup2(in[0], 0), ::dup2(out[1], 1), ::dup2(errors_, 2);
     ::signal(SIGPIPE, SIG_DFL);
-    ::execl(program.c_str(), program.c_str(), "worker", parent.c_str(), static_cast<char *>(nullptr));
+    ::execl(program.c_str(), program.c_str(), role, parent.c_str(), static_cast<char *>(nullptr));
     ::_exit(127);
   }
   int reason = errno;
   ::close(in[0]), ::close(out[1]);
   sink_ = in[1], lines_ = Lines(out[0]);
-  if (process_ < 0) throw DeviceError(std::string("no worker can be started: ") + std::strerror(reason));
+  if (process_ > 0) return;
+  close_all();
+  throw DeviceError(std::string("no process can be started: ") + std::strerror(reason));
+}
+
+void Child::close_all() {
+  for (int descriptor : {sink_, lines_.descriptor(), errors_}) ::close(descriptor);
 }
 
 Child::~Child() {
@@ -53,7 +57,7 @@ Child::~Child() {
     ::kill(process_, SIGKILL);
     ::waitpid(process_, nullptr, 0);
   }
-  for (int descriptor : {sink_, lines_.descriptor(), errors_}) ::close(descriptor);
+  close_all();
 }
 
 std::string Child::ask(const std::string &line, const std::string &operation, Lines &watched) {
@@ -99,7 +103,7 @@ std::string Child::epitaph(const std::string &operation) {
   std::string cause = WIFSIGNALED(status) ? "was ended by " + signal_named(WTERMSIG(status))
                                           : "ended with exit status " + std::to_string(WEXITSTATUS(status));
   std::string said = last_line(errors_);
-  return "the process that ran the model " + cause + " during " + quoted(operation) +
+  return std::string(called_) + " " + cause + " during " + quoted(operation) +
          (said.empty() ? "" : "; it last said: " + said);
 }
 

@@ -1,4 +1,4 @@
-/* One worker process, seen from the supervisor. */
+/* A worker or the poller, seen from the supervisor: our own program, started as another process. */
 #pragma once
 
 #include <sys/types.h>
@@ -11,8 +11,9 @@ namespace edgewright {
 
 class Child {
  public:
-  /* Start it; it waits for its first request. Raises: DeviceError when it does not start. */
-  Child();
+  /* Start it as `role`; it waits for its first request. Errors call it `called`.
+   * Raises: DeviceError when it does not start. */
+  explicit Child(const char *role = "worker", const char *called = "the process that ran the model");
 
   /* End it at once: it holds nothing that is worth a tidy exit. */
   ~Child();
@@ -20,12 +21,16 @@ class Child {
   Child(const Child &) = delete;
   Child &operator=(const Child &) = delete;
 
-  /* The worker's answer to a request. Raises: PluginError when the process ends instead; HostGone when `watched` does. */
+  pid_t process() const { return process_; }
+
+  /* Its answer to a request. Raises: PluginError when the process ends instead; HostGone when `watched` does. */
   std::string ask(const std::string &line, const std::string &operation, Lines &watched);
 
  private:
+  void close_all();
   std::string epitaph(const std::string &operation);
 
+  const char *called_;
   pid_t process_ = -1;
   int sink_ = -1, errors_ = -1;
   Lines lines_{-1};

@@ -22,7 +22,7 @@
 
 namespace edgewright {
 
-static std::string libc() {
+std::string libc() {
 #if defined(__GLIBC__)
   return std::string("glibc ") + gnu_get_libc_version();
 #elif defined(__BIONIC__)
@@ -44,9 +44,8 @@ static int cores() {
 }
 
 static std::string cpu(const std::string &cpuinfo) {
-  std::string drop(" \n\0", 3), board = read_or_empty("/proc/device-tree/model");
-  size_t end = board.find_last_not_of(drop);
-  if (end != std::string::npos) return repaired(board.substr(0, end + 1));
+  std::string board = stripped(read_or_empty("/proc/device-tree/model"), std::string(" \n\0", 3));
+  if (!board.empty()) return repaired(board);
   std::string named = cpuinfo_field(cpuinfo, {"model name", "Hardware", "Model"});
   return named.empty() ? "unknown" : repaired(named);
 }

@@ -57,7 +57,7 @@ static bool make_folders(const std::string &path) {
   return make_folders(folder_of(path)) && (::mkdir(path.c_str(), 0777) == 0 || errno == EEXIST);
 }
 
-static bool write_all(int file, const std::string &content) {
+bool write_all(int file, const std::string &content) {
   for (size_t done = 0; done < content.size();) {
     ssize_t put = ::write(file, content.data() + done, content.size() - done);
     if (put < 0 && errno != EINTR) return false;
@@ -95,7 +95,7 @@ std::string folder_of(const std::string &path) {
   return slash ? path.substr(0, slash) : "/";
 }
 
-std::string stripped(const std::string &text, const char *dropped) {
+std::string stripped(const std::string &text, const std::string &dropped) {
   size_t begin = text.find_first_not_of(dropped);
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(dropped) - begin + 1);
 }

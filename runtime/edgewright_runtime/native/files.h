@@ -18,6 +18,9 @@ std::string read_or_empty(const std::string &path);
 /* Write a file beside its place and move it there, folders included; false, and the reason in `errno`, on failure. */
 bool write_file(const std::string &path, const std::string &content);
 
+/* Write all of it; false, and the reason in `errno`, where that fails. */
+bool write_all(int file, const std::string &content);
+
 /* The sha-256 of a file's bytes; nothing where it cannot be read. */
 std::optional<std::string> file_digest(const std::string &path);
 
@@ -29,7 +32,7 @@ std::string name_of(const std::string &path);
 std::string folder_of(const std::string &path);
 
 /* `text` without spaces (and whatever else is `dropped`) at both ends. */
-std::string stripped(const std::string &text, const char *dropped = " \t\r\n");
+std::string stripped(const std::string &text, const std::string &dropped = " \t\r\n");
 
 /* An environment variable; empty where it is not set. */
 std::string setting(const char *name);

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "channel.h"
 #include "errors.h"
 #include "files.h"
 #include "json.h"
@@ -23,9 +22,10 @@ int hold(const std::string &path, const std::string &owner) {
     throw DeviceError("the device is in use by " + (holder.empty() ? "another client" : holder) +
                       "; wait for its end, or end that process");
   }
-  if (::ftruncate(file, 0) || !send(file, owner))
-    throw DeviceError("the lock " + path + " cannot be written: " + std::strerror(errno));
-  return file;
+  if (::ftruncate(file, 0) == 0 && write_all(file, owner)) return file;
+  int reason = errno;
+  ::close(file);
+  throw DeviceError("the lock " + path + " cannot be written: " + std::strerror(reason));
 }
 
 }  // namespace edgewright

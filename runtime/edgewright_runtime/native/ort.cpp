@@ -38,6 +38,7 @@ static Names places() {
   const std::string library = "/libonnxruntime.so*", wheel = "/onnxruntime/capi" + library, own = own_folder();
   Names found;
   add_matches(found, own + library);
+  add_matches(found, own + "/../site" + library);
   add_matches(found, own + "/../site" + wheel);
   for (const char *name : {"libonnxruntime.so", "libonnxruntime.so.1"}) found.push_back(name);
   for (const char *prefix : {"/usr/local/lib", "/usr/lib"}) {
@@ -86,6 +87,12 @@ const Ort &Ort::get() {
 }
 
 /* ------------------------------------------------------------------ asking it */
+
+std::string Ort::place() const {
+  Dl_info about;
+  void *function = ::dlsym(library_, "OrtGetApiBase");
+  return function && ::dladdr(function, &about) && about.dli_fname ? about.dli_fname : "";
+}
 
 void *Ort::symbol(const char *name) const { return ::dlsym(library_, name); }
 

@@ -22,6 +22,10 @@ class Ort {
 
   const OrtApi &api() const { return *api_; }
   const std::string &version() const { return version_; }
+
+  /* Where the library lies. */
+  std::string place() const;
+
   Names providers() const;
 
   /* Whether this is at least version 1.`minor`. */

@@ -41,14 +41,24 @@ static std::vector<int> fastest_cpus() {
 std::vector<int> share_cpus(int64_t turn, int64_t count) {
   if (turn < 0 || count < 1) throw InputError("a turn of 0 and more and a count of 1 and more CPUs are needed");
   std::vector<int> cpus = fastest_cpus(), chosen;
-  if (count >= static_cast<int64_t>(cpus.size())) return {};
+  const auto size = static_cast<int64_t>(cpus.size());
+  if (count >= size) return {};
+  const int64_t first = turn % size;
   cpu_set_t wanted;
   CPU_ZERO(&wanted);
   for (int64_t i = 0; i < count; i++) {
-    chosen.push_back(cpus[static_cast<size_t>((turn + i) % static_cast<int64_t>(cpus.size()))]);
+    chosen.push_back(cpus[static_cast<size_t>((first + i) % size)]);
     CPU_SET(chosen.back(), &wanted);
   }
   return ::sched_setaffinity(0, sizeof wanted, &wanted) ? std::vector<int>() : chosen;
+}
+
+void keep_away(pid_t other, pid_t worker) {
+  cpu_set_t ours, taken, left;
+  if (::sched_getaffinity(0, sizeof ours, &ours) || ::sched_getaffinity(worker, sizeof taken, &taken)) return;
+  CPU_AND(&taken, &ours, &taken);
+  CPU_XOR(&left, &ours, &taken);
+  if (CPU_COUNT(&left)) ::sched_setaffinity(other, sizeof left, &left);
 }
 
 static Json status(const char *key) {

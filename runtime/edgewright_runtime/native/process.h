@@ -17,6 +17,9 @@ void die_with_parent(pid_t parent);
  * Returns: the CPUs; empty where nothing was changed. */
 std::vector<int> share_cpus(int64_t turn, int64_t count);
 
+/* Leave the CPUs of the process `worker` to it, where `other` has others. */
+void keep_away(pid_t other, pid_t worker);
+
 /* The most memory this process has held since it was started, and what it holds now; null where it is not told. */
 Json peak_bytes();
 Json resident_bytes();

@@ -132,6 +132,7 @@ Array Session::array_of(const std::shared_ptr<OrtValue> &value, const std::strin
   const Ort &ort = Ort::get();
   const OrtApi &api = ort.api();
   const std::string what = name_of(path_) + " gives " + name + ", which is no array of numbers";
+  if (!value) throw InputError(what); /* an optional output that is not there */
   OrtTensorTypeAndShapeInfo *info = nullptr;
   ort.check(api.GetTensorTypeAndShape(value.get(), &info), what);
   Owned<OrtTensorTypeAndShapeInfo> described(info, api.ReleaseTensorTypeAndShapeInfo);

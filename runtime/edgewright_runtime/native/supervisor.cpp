@@ -4,15 +4,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <ctime>
 #include <map>
 #include <memory>
 
 #include "channel.h"
 #include "child.h"
+#include "clock.h"
 #include "holding.h"
 #include "messages.h"
+#include "process.h"
 
 namespace edgewright {
+
+static const char *const POLLER = "the process that reads the meter";
 
 /* Hands each request to the worker it is for, and outlives them all. */
 class Supervisor {
@@ -38,6 +44,8 @@ class Supervisor {
       reply = reply_to(request, line);
     } catch (const Error &error) {
       reply = failure(request, error.kind, error.what());
+    } catch (const JsonError &error) {
+      reply = failure(request, "InputError", std::string("the request cannot be used: ") + error.what());
     }
     const Json &operation = request.get("op");
     return send(sink_, reply) && !(operation.is_text() && operation.text() == "bye");
@@ -54,6 +62,9 @@ class Supervisor {
     if (operation == "device") return Child().ask(line, operation, requests_);
     if (operation == "open") return open(request, line);
     if (operation == "close") return close(request);
+    if (operation == "meter") return meter(line);
+    if (operation == "rest") return rest(request);
+    if (operation == "unmeter") return unmeter(line);
     return ask(request, operation, line);
   }
 
@@ -63,7 +74,7 @@ class Supervisor {
       throw DeviceError("the host speaks protocol " + protocol.shown() + ", the agent " + std::to_string(PROTOCOL) +
                         "; update the older one");
     const Json &lock = request.get("lock"), &owner = request.get("owner"), &idle = request.get("idle_s");
-    if (lock.is_text() && lock_ < 0) lock_ = hold(lock.text(), owner.is_text() ? owner.text() : owner.shown());
+    if (lock.truthy() && lock_ < 0) lock_ = hold(lock.text(), owner.is_text() ? owner.text() : owner.shown());
     idle_ = idle.kind() == Json::Kind::number ? std::optional<double>(idle.real()) : std::nullopt;
     return answer(request, Json::Members{{"protocol", PROTOCOL}, {"pid", ::getpid()}, {"python", ""}});
   }
@@ -73,8 +84,47 @@ class Supervisor {
     if (workers_.count(handle)) throw InputError("the handle " + quoted(handle) + " is in use; close it first");
     workers_[handle] = std::make_unique<Child>();
     std::string reply = ask(request, "open", line);
-    if (!decode(reply).get("error").is_null()) workers_.erase(handle);
+    if (!decode(reply).get("error").is_null())
+      workers_.erase(handle);
+    else if (poller_)
+      keep_away(poller_->process(), workers_[handle]->process());
     return reply;
+  }
+
+  /* Start to read a meter; nothing goes on when no rail of it is found. */
+  std::string meter(const std::string &line) {
+    poller_ = std::make_unique<Child>("poll", POLLER);
+    std::string reply = ask_poller(line, "meter");
+    if (!decode(reply).get("result").get("rails").truthy()) poller_.reset();
+    return reply;
+  }
+
+  std::string unmeter(const std::string &line) {
+    if (!poller_) throw InputError("no meter is being read; start with 'meter'");
+    std::string reply = ask_poller(line, "unmeter");
+    poller_.reset();
+    return reply;
+  }
+
+  std::string ask_poller(const std::string &line, const std::string &operation) {
+    try {
+      return poller_->ask(line, operation, requests_);
+    } catch (const PluginError &) {
+      poller_.reset();
+      throw;
+    }
+  }
+
+  /* Do nothing for so long. */
+  static std::string rest(const Json &request) {
+    constexpr double longest = 3.6e12;
+    double ns = request.at("ns").real();
+    if (!(ns >= 0 && ns <= longest)) throw InputError("a rest of " + shortest(ns) + " ns; allowed: 0 to an hour");
+    int64_t begin = now_ns(), end = begin + static_cast<int64_t>(ns);
+    struct timespec until = {static_cast<time_t>(end / 1000000000), static_cast<long>(end % 1000000000)};
+    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+    }
+    return answer(request, Json::Members{{"begin_ns", begin}, {"end_ns", now_ns()}});
   }
 
   std::string close(const Json &request) {
@@ -107,6 +157,7 @@ class Supervisor {
   int sink_, lock_ = -1;
   std::optional<double> idle_; /* seconds of silence after which the host counts as gone */
   std::map<std::string, std::unique_ptr<Child>> workers_;
+  std::unique_ptr<Child> poller_; /* while a meter is read */
 };
 
 int supervise() {

@@ -142,10 +142,16 @@ class Worker {
     Stream given = given_feeds(request);
     Runs before = runs_of(request, given), runs = runs_of(request, given);
     settle([&] { return before.once(); }, real_or_none(request.get("settle_ns")).value_or(0));
+    int64_t begin = now_ns();
     Times taken = time_block([&] { return runs.once(); }, least_runs, least_ns);
+    int64_t end = now_ns();
     Json::Items stages;
     for (const Times &each : runs.stages()) stages.push_back(list_of(each));
-    return Json::Members{{"ns", list_of(taken)}, {"depths", list_of(runs.depths())}, {"stages_ns", stages}};
+    return Json::Members{{"ns", list_of(taken)},
+                         {"depths", list_of(runs.depths())},
+                         {"stages_ns", stages},
+                         {"begin_ns", begin},
+                         {"end_ns", end}};
   }
 
   Json spin_loops(const Json &request) {
