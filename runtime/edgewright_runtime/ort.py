@@ -29,7 +29,10 @@ class Ort:
         """Whether the device has ONNX Runtime."""
         if "onnxruntime" in device.versions:
             return None
-        return Refusal(f"the device ({device.cpu}) has no onnxruntime; install it there with pip install onnxruntime")
+        way = (
+            "install it there with pip install onnxruntime" if device.python else "`engine device setup --on` brings it"
+        )
+        return Refusal(f"the device ({device.cpu}) has no onnxruntime; {way}")
 
     def options(self, artifact: Artifact, target: Target) -> Sequence[Mapping[str, Any]]:
         """Each provider of the target, in its order; on a CPU two levels of graph optimisation as well.
