@@ -29,7 +29,9 @@ LIBRARIES = ("-static-libstdc++", "-static-libgcc", "-ldl", "-s")
 ISAS = tuple(CPP.packages)
 """What it is built for."""
 
-ANDROID_API = 24
+ANDROID_API = 28
+"""Android 9, the first whose C library has `glob`."""
+
 NDK = "ANDROID_NDK_HOME"
 
 

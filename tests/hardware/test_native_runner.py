@@ -129,7 +129,7 @@ def test_every_verb_works_there(bare: Bare, tmp_path: Path) -> None:
     profiled = engine("profile", str(out), *on, "--preset", "quick", "--json")
     assert profiled.returncode == 0, profiled.stderr
     told = [each for each in json.loads(profiled.stdout)["measurements"] if each["value"] is not None]
-    assert {"latency", "memory"} <= {each["quantity"] for each in told}
+    assert {"latency", "peak memory"} <= {each["quantity"] for each in told}
     assert {each["kind"] for each in told} == {"simulated"}
     assert far(out, tmp_path, *on) <= CLOSE
 

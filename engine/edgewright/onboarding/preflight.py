@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,7 +141,7 @@ def ask_runner(link: Link, library: str = "") -> Runner | None:
 
     A shell waits for it: a signal that ends a library would look like a lost connection.
     """
-    chosen = f"EDGEWRIGHT_ONNXRUNTIME={library} " if library else ""
+    chosen = f"EDGEWRIGHT_ONNXRUNTIME={shlex.quote(library)} " if library else ""
     script = f'[ -f "$1" ] || exit 0; {chosen}"$1" probe; echo "ended $?"'
     _, said, errors = link.run(["sh", "-c", script, "sh", f"{link.root}/{RUNNER}"], timeout=PROBE_S)
     *told, ended = said.decode(errors="replace").strip().splitlines() or [""]
