@@ -21,7 +21,7 @@ from edgewright.ortheader import headers_place
 from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
 from edgewright.protocols import Link, OperatorTime, Process
 from edgewright.runnerfile import build_runner, machine_of
-from edgewright.travel import pack
+from edgewright.travel import in_the_agent, pack
 from edgewright.types import Array, Arrays, Device, Source, StageCost
 
 IDLE_S = 300.0
@@ -168,7 +168,7 @@ class Agent:
             bundle: The bundle's folder on this host; copied once, and its digests are checked there.
             threads: Overrides the plan's number of threads.
             allow_fallback: Overrides whether a provider may hand nodes to another one.
-            runtimes: `module:object` of runtimes that are not built in, by name.
+            runtimes: `module:object` of runtimes by name; those that are built in are found without it too.
             path: Folders on the device in which to look for them first.
             turn: Keeps the process on as many CPUs as it has threads, the same ones for all who say this turn.
             fresh: In a process that is started anew, not forked from one that has imported the libraries already:
@@ -180,14 +180,15 @@ class Agent:
         known = (bundle, digest) in self._bundles
         place = self._bundles[bundle, digest] if known else self._link.put(bundle, f"bundles/{digest[:16]}")
         handle = f"{digest[:8]}-{self._count + 1}"
+        named = self._named(runtimes or {})
         found = self.ask(
             "open",
             handle=handle,
             bundle=place,
             threads=threads,
             allow_fallback=allow_fallback,
-            runtimes=dict(runtimes or {}),
-            path=[*path, *self._carried((runtimes or {}).values())],
+            runtimes=named,
+            path=[*path, *self._carried(named.values())],
             verify=not known,
             fresh=fresh,
             cpus=None if turn is None else {"turn": turn, "count": _threads(bundle, threads)},
@@ -418,6 +419,10 @@ class Agent:
                 self._sent[file] = self._link.put(self._arrays / file, f"arrays/{file}")
             places[name] = self._sent[file]
         return places
+
+    def _named(self, runtimes: Mapping[str, str]) -> dict[str, str]:
+        """Those that the agent is told of. The native runner has ours as no modules of Python."""
+        return {name: entry for name, entry in runtimes.items() if self._link.python or not in_the_agent(entry)}
 
     def _carried(self, entries: Iterable[str]) -> list[str]:
         """Where the distributions that offer these lie on the device, once they are there."""

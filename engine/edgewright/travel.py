@@ -19,15 +19,20 @@ IN_THE_AGENT = ("edgewright", "edgewright_runtime")
 """Packages that every agent has."""
 
 
+def in_the_agent(entry: str) -> bool:
+    """Whether `module:object` is of a package that every agent has."""
+    return entry.partition(":")[0].partition(".")[0] in IN_THE_AGENT
+
+
 def pack(entry: str, cache: Path) -> Path | None:
     """The distribution that offers `module:object`, as a folder in `cache` named by its content.
 
     None for what every agent has, for modules that are not found on this host, and for machine code, which is this
     host's: all of these the device has to have itself.
     """
-    top = entry.partition(":")[0].partition(".")[0]
-    if top in IN_THE_AGENT:
+    if in_the_agent(entry):
         return None
+    top = entry.partition(":")[0].partition(".")[0]
     files = dict(_files(top))
     if not files or any(name.endswith((".so", ".pyd", ".dylib")) for name in files):
         return None
