@@ -236,9 +236,10 @@ def test_a_library_that_does_not_work_changes_nothing(
 
 
 def test_a_runner_or_worker_that_is_killed_is_told_and_leaves_nothing(
-    bare: Bare, env: Environment, bundle: Path, opened: Callable[[str], Any], tmp_path: Path
+    bare_board: Bare, reach: Reach, bundle: Path, opened: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    device, link = bare.device, opened(bare.device.address)
+    device = bare_board.device
+    link = opened(reach(device))
     with start_agent(link, tmp_path / "agents") as agent:
         model = agent.open(bundle)
         worker = max(device.running("edgewright-runner worker"))

@@ -215,6 +215,12 @@ def test_a_bundle_is_opened_run_and_timed(agent: Agent, make_bundle: MakeBundle)
         agent.memory(opened)
 
 
+def test_a_runtime_of_ours_may_be_named(agent: Agent, make_bundle: MakeBundle) -> None:
+    """As every verb does, which knows it by its entry point."""
+    opened = agent.open(make_bundle(name="named"), runtimes={"ort": "edgewright_runtime.ort:ORT"})
+    assert agent.infer(opened, {"x": ones(1, 4)})["y"].tolist() == [[2, 2, 2]]
+
+
 def test_rows_leave_a_chain_where_they_are_sure(agent: Agent, gated: Path) -> None:
     opened = agent.open(gated, turn=1)
     x = {"x": np.array([[-1], [2], [-3], [NAN]], np.float32)}
