@@ -15,10 +15,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from edgewright import errors
-from edgewright.types import Array
+
+if TYPE_CHECKING:
+    from edgewright.types import Array  # the supervisor knows no values: on a small device they take it a second
 
 VERSION = 1
 """Both sides must speak the same version; `hello` finds out."""

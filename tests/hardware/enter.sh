@@ -1,15 +1,16 @@
 # Puts a process into the emulated system: sh enter.sh COMMAND..., in fresh namespaces of users, mounts and processes.
 # Takes the host's folders ROOT, SITE, PYCACHE and JOB, the file CPUINFO, QEMU_CPU, and maybe a script PREPARE that is
-# run before the system is closed for writing.
+# run before the system is closed for writing. With OPEN the host's processes and the folders OPEN are there as well.
 set -e
 MAGIC='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
 MASK='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
 
 mount --bind "$ROOT" "$ROOT"
-mount -t proc proc "$ROOT/proc"
+if [ -n "$OPEN" ]; then mount --rbind /proc "$ROOT/proc"; else mount -t proc proc "$ROOT/proc"; fi
 mount --rbind /sys "$ROOT/sys"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/tmp"
+for folder in $OPEN; do mkdir -p "$ROOT$folder"; mount --bind "$folder" "$ROOT$folder"; done
 mount --bind "$SITE" "$ROOT/site"
 mount --bind "$PYCACHE" "$ROOT/pycache"
 mount --bind "$JOB" "$ROOT/job"
@@ -23,6 +24,7 @@ fi
 if [ -n "$PREPARE" ]; then . "$PREPARE"; fi
 mount -o remount,bind,ro "$ROOT"
 cd /
-# Not `exec`: a crash of the first process of a namespace would go unseen, and the process on and on.
-chroot "$ROOT" /usr/bin/env -i -C /job QEMU_CPU="$QEMU_CPU" HOME=/tmp LANG=C.UTF-8 \
-  PATH=/usr/local/bin:/usr/bin:/bin PYTHONPATH=/site:/job/agent.pyz PYTHONPYCACHEPREFIX=/pycache "$@"
+# Only where no namespace of processes was made: a crash of the first one there would go unseen, and it on and on.
+${OPEN:+exec} chroot "$ROOT" /usr/bin/env -i -C /job QEMU_CPU="$QEMU_CPU" HOME=/tmp LANG=C.UTF-8 \
+  PATH=/usr/local/bin:/usr/bin:/bin PYTHONPATH=/site:/job/agent.pyz PYTHONPYCACHEPREFIX=/pycache \
+  ${EDGEWRIGHT_ONNXRUNTIME:+"EDGEWRIGHT_ONNXRUNTIME=$EDGEWRIGHT_ONNXRUNTIME"} "$@"
