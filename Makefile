@@ -16,11 +16,13 @@ demo: $(VENV)/base
 # The tests of kernels and of the native runner need compilers of C and C++ and onnxruntime's C header, which no wheel
 # has; without them they are skipped.
 # Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
+# They wait for one another's processes more than they compute: two files of them run at a time.
 test: $(VENV)/dev
 	@{ command -v gcc && command -v g++; } >/dev/null || [ "$$(id -u)" != 0 ] || \
 	    { apt-get -q update && apt-get -q install -y gcc g++ libc6-dev; } || true
 	$(BIN)/engine doctor --fix
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/hardware
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/hardware
 
 quick: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow and not hardware" tests/unit

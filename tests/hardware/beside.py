@@ -1,4 +1,4 @@
-"""Emulated programs that share this host's processes and temporary files, so that what tests one here tests one there."""
+"""Emulated programs that share this host's processes and temporary files: what tests one here tests one there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgewright.protocols import Process
 from edgewright_devices.local import LocalLink
-from served import Installed
+from systems import Installed
 from userland import ENTER, PI_4
 
 NAMESPACES = ("unshare", "--map-root-user", "--mount", "--propagation=private")

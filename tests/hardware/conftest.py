@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from boot import adb_device, ssh_device
 from edgewright.errors import RefusedError
 from edgewright.ortheader import headers_place
-from served import BULLSEYE, TRIXIE, Installed, Served, System, adb_device, installed, ssh_device
+from served import Served
 from small import small_bundle
+from systems import BULLSEYE, TRIXIE, Installed, System, installed
 from userland import Userland, make_userland
 
 
@@ -94,3 +96,10 @@ def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[Served], str]:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that answers at once, deployed on this host."""
     return small_bundle(tmp_path_factory.mktemp("small"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what cases measured, beside whether they passed."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

@@ -1,64 +1,21 @@
-"""Emulated devices that answer as real ones do: an OpenSSH server on a port of this host, or Android's adbd.
+"""An emulated device that is on: an aarch64 Debian in namespaces of its own with a home in memory.
 
-Each is an aarch64 Debian in namespaces of its own with a home in memory, so several run side by side from one system,
-and nothing of them outlives the process that started them.
+So several run side by side from one system, and nothing of them outlives the process that started them.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import userland
 from edgewright.errors import RefusedError
-from userland import ENTER, PI_4, Board, install, kept, locked, make_root, make_site, run_tool
-
-TOOLS = {
-    **userland.TOOLS,
-    "adb": "adb",
-    "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client",
-    "ip": "iproute2",
-    "setpriv": "util-linux",
-    "nsenter": "util-linux",
-    "pgrep": "procps",
-}
-
-USERS = """root:x:0:0::/root:/bin/sh
-nobody:x:65534:65534::/nonexistent:/usr/sbin/nologin
-sshd:x:101:65534::/run/sshd:/usr/sbin/nologin
-pi:x:1000:1000::/home/pi:/bin/sh
-"""
-GROUPS = "root:x:0:\nnogroup:x:65534:\npi:x:1000:\n"
-SHADOW = "root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\npi:*:19000:0:99999:7:::\n"
-
-SSHD = """Port {port}
-ListenAddress 127.0.0.1
-HostKey /run/host_key
-UsePAM no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PidFile none
-MaxStartups 50
-MaxSessions 50
-SetEnv QEMU_CPU={cpu} PYTHONPYCACHEPREFIX=/pycache LANG=C.UTF-8
-"""
-
-CLIENT = """Host {name}
-  HostName 127.0.0.1
-  Port {port}
-  User pi
-  IdentityFile {folder}/key
-  IdentitiesOnly yes
-  UserKnownHostsFile {folder}/known_hosts
-"""
+from systems import Installed
+from userland import ENTER, PI_4, Board, run_tool
 
 PREPARE = """
 for folder in home data run root; do mkdir -p "$ROOT/$folder"; mount -t tmpfs -o mode=755 tmpfs "$ROOT/$folder"; done
@@ -73,62 +30,6 @@ if [ -n "$READY" ]; then
 fi
 """
 """What is made in the device before its system is closed for writing."""
-
-
-@dataclass(frozen=True)
-class System:
-    """A release of Debian, its Python, and the newest packages that both of them run."""
-
-    suite: str
-    python: str
-    packages: Sequence[str]
-    wheels: Sequence[str]
-
-
-COMMON = ("base-files", "libc-bin", "dash", "coreutils", "tar", "grep", "sed", "findutils", "procps", "util-linux")
-RUN = ("libstdc++6", "libgomp1", "python3", "openssh-server")
-TRIXIE = System("trixie", "3.13", (*COMMON, *RUN, "adbd"), ("numpy==2.2.6", "onnxruntime==1.23.2"))
-BULLSEYE = System("bullseye", "3.9", (*COMMON, *RUN), ("numpy==2.0.2", "onnxruntime==1.19.2"))
-
-
-@dataclass(frozen=True)
-class Installed:
-    """A system in the cache: its root folder, the packages for its Python, and where compiled Python is kept."""
-
-    system: System
-    root: Path
-    site: Path
-    pycache: Path
-
-
-def installed(system: System, cache: Path) -> Installed:
-    """The system, made in `cache` where it is not there yet. Raises: RefusedError with the reason why it cannot be."""
-    install(TOOLS)
-    with locked(cache):
-        root = kept(cache, f"served-{system.suite}", system.packages, lambda place: _make_root(system, place))
-        site = kept(cache, f"served-site-{system.suite}", system.wheels, lambda place: _make_site(system, place))
-        pycache = kept(cache, f"served-pycache-{system.suite}", system.wheels, _make_pycache)
-    return Installed(system, root, site, pycache)
-
-
-def _make_root(system: System, place: Path) -> None:
-    make_root(place, system.suite, system.packages)
-    for name, text in (("passwd", USERS), ("group", GROUPS), ("shadow", SHADOW), ("hosts", "127.0.0.1 localhost\n")):
-        (place / "etc" / name).write_text(text)
-    for name in ("home", "data", "run", "root"):
-        (place / name).mkdir(exist_ok=True)
-
-
-def _make_site(system: System, place: Path) -> None:
-    make_site(place, system.python, system.wheels)
-
-
-def _make_pycache(place: Path) -> None:
-    place.mkdir()
-    place.chmod(0o777)
-
-
-# ------------------------------------------------------------------ a device that is on
 
 
 class Served:
@@ -234,12 +135,13 @@ def _is(pid: int, namespace: str, word: str) -> bool:
 def _map_users(pid: int) -> None:
     """Let every user of the device be the user of that number, which only root may say."""
     ours = os.readlink("/proc/self/ns/user")
-    _until(lambda: os.readlink(f"/proc/{pid}/ns/user") != ours, "no namespace was made")
+    until(lambda: os.readlink(f"/proc/{pid}/ns/user") != ours, "no namespace was made")
     for name in ("uid_map", "gid_map"):
         Path(f"/proc/{pid}/{name}").write_text("0 0 65536\n")
 
 
-def _until(ready, what: str, seconds: float = 30) -> None:
+def until(ready: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait until that comes true. Raises: RefusedError with `what` is missing where it does not."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with suppress(OSError):
@@ -247,85 +149,3 @@ def _until(ready, what: str, seconds: float = 30) -> None:
                 return
         time.sleep(0.05)
     raise RefusedError(f"no emulated device answers here: {what}")
-
-
-def ssh_device(system: Installed, folder: Path, *, name: str = "board", **how: object) -> Served:
-    """A device that answers ssh to `name` with the configuration `folder`/ssh_config."""
-    device = Served(system, folder, **how)  # pyright: ignore[reportArgumentType]
-    device.address, device.settings = f"ssh://{name}", {"EDGEWRIGHT_SSH_CONFIG": str(folder / "ssh_config")}
-    port = _free_port()
-    (folder / "sshd_config").write_text(SSHD.format(port=port, cpu=device.board.cpu))
-    (folder / "ssh_config").write_text(CLIENT.format(name=name, port=port, folder=folder))
-    kind, key, *_ = (folder / "host_key.pub").read_text().split()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
-    device.boot(["/usr/sbin/sshd", "-D", "-e", "-f", "/run/sshd_config"])
-    try:
-        _until(lambda: _greets(port), "no sshd")
-    except RefusedError as silent:
-        device.stop()
-        raise RefusedError(f"{silent}: {device.said()}") from None
-    return device
-
-
-def _greets(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), 1) as client:
-        return client.recv(4) == b"SSH-"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-ADB_PORT = 7555
-"""Not one of those where adb looks for emulators by itself."""
-
-
-def adb_device(system: Installed, folder: Path, **how: object) -> Served:
-    """A device that answers adb behind the server socket `folder`/adb.sock; adbd listens in a network of its own."""
-    device = Served(system, folder, **how)  # pyright: ignore[reportArgumentType]
-    device.address, device.settings = f"adb://127.0.0.1:{ADB_PORT}", adb_settings(folder)
-    (folder / "sshd_config").touch()
-    device.boot(["env", "-u", "PYTHONPATH", f"ADBD_PORT={ADB_PORT}", "/usr/sbin/adbd"], network=True)
-    try:
-        _until(lambda: device.pid and True, "no adbd")
-        net = ("nsenter", f"--net=/proc/{device.pid}/ns/net")
-        run_tool(*net, "ip", "link", "set", "lo", "up")
-        server = ("adb", "-L", f"localfilesystem:{folder}/adb.sock", "server", "nodaemon")
-        with open(folder / "adb.log", "wb") as log:
-            device.keep(
-                subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *net, *server],
-                    env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-                    stdout=log,
-                    stderr=log,
-                )
-            )
-        _until(lambda: _listens(folder / "adb.sock"), "no adb server")  # a client would start another, out of reach
-        _until(lambda: _connected(folder), "adb does not connect")
-    except RefusedError as silent:
-        device.stop()
-        raise RefusedError(f"{silent}: {device.said()}") from None
-    return device
-
-
-def adb_settings(folder: Path) -> Mapping[str, str]:
-    """How adb's client finds the device's own server."""
-    return {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/adb.sock"}
-
-
-def _listens(place: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(place))
-    return True
-
-
-def _connected(folder: Path) -> bool:
-    done = subprocess.run(
-        ["adb", "connect", f"127.0.0.1:{ADB_PORT}"],
-        env={**os.environ, **adb_settings(folder)},
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    return "connected to" in done.stdout

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
+
+from edgewright import measure
+from edgewright.cli import main
 
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -35,19 +41,30 @@ def write_small(folder: Path) -> tuple[Path, Path]:
     return folder / "small.onnx", folder / "small.npz"
 
 
-SHORT = """
-from edgewright import measure
-measure.PRESETS["quick"] = measure.Preset("quick", seconds=0.05, runs=4, rounds=2)
-from edgewright.cli import main
-main()
-"""
+SHORT = measure.Preset("quick", seconds=0.05, runs=4, rounds=2)
 """Speed means nothing under emulation, and each process there takes seconds to start."""
 
 
-def engine(*words: str) -> subprocess.CompletedProcess[str]:
-    """What a user's command says."""
-    command = [sys.executable, "-c", SHORT, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def engine(*words: str) -> Said:
+    """What a user's command says, that runs in this process and measures for a moment only."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(measure.PRESETS, quick=SHORT),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(words)
+    return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def deploy(folder: Path, *more: str) -> Sequence[str]:
@@ -61,5 +78,5 @@ def small_bundle(folder: Path) -> Path:
     """The network as a bundle, deployed on this host."""
     out = folder / "bundle"
     done = engine(*deploy(folder, "--target", "cpu", "--out", str(out)))
-    assert out.exists(), done.stderr
+    assert out.exists(), done.err
     return out

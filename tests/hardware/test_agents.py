@@ -15,7 +15,7 @@ from edgewright.agentfile import build_agent
 from edgewright.errors import RefusedError
 from edgewright.ortheader import headers_place
 from edgewright.runnerfile import Machine, build_runner
-from served import Installed
+from systems import Installed
 from unit.conftest import make_bundle  # noqa: F401 - a fixture
 from unit.test_agents_alike import *  # noqa: F403 - the cases
 from unit.test_agents_alike import Pipe

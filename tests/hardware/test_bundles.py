@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from onnxruntime import quantization
-from onnxruntime.quantization import QuantType
 
+from digits import DIGITS, images, write_int8
 from edgewright.agentfile import build_agent
 from edgewright.errors import BundleError, RefusedError
 from edgewright.ortheader import find_header, headers_place
@@ -30,11 +29,10 @@ from userland import PI_4, PI_5, Board, Userland
 pytestmark = [pytest.mark.hardware, pytest.mark.slow, pytest.mark.torch]
 
 ROOT = Path(__file__).parents[2]
-DIGITS = ROOT / "examples" / "digits"
 RNG = np.random.default_rng(0)
 IMAGES = {
     "vit": RNG.standard_normal((4, 1, 3, 32, 32), np.float32),
-    "digits": np.load(DIGITS / "digits.npz")["x_train"][:8, None],
+    "digits": images("train", 8),
 }
 """By the first word of a network's name; one image a run."""
 
@@ -103,14 +101,14 @@ def engine_deploy(model: Path, board: Board, out: Path, *more: str) -> Path:
 @pytest.fixture(scope="module")
 def networks(folder: Path) -> Mapping[str, Path]:
     """Small networks by name: quick to compile here, and to run there."""
-    vit, digits = _write_vit(folder / "vit.onnx"), DIGITS / "digits.onnx"
+    vit = _write_vit(folder / "vit.onnx")
     freely = ("--min-speedup", "off", "--minimise", "size")
     bundle = engine_deploy(vit, PI_4, folder / "int8", "--apply", QUANTIZE, *freely)
     return {
         "vit": vit,
         "vit int8": bundle / "artifacts" / "main.onnx",
-        "digits": digits,
-        "digits int8": _write_int8(digits, folder / "digits-int8.onnx"),
+        "digits": DIGITS,
+        "digits int8": write_int8(folder / "digits-int8.onnx"),
     }
 
 
@@ -127,21 +125,6 @@ def _write_vit(place: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates parts of itself
         torch.onnx.export(net, (image,), str(place), dynamo=True, external_data=False, verbose=False)
-    return place
-
-
-class _Images(quantization.CalibrationDataReader):
-    def __init__(self, name: str, images: Any) -> None:
-        self._feeds = iter([{name: image} for image in images])
-
-    def get_next(self) -> Any:
-        return next(self._feeds, None)
-
-
-def _write_int8(network: Path, place: Path) -> Path:
-    """As ONNX Runtime's own quantiser writes it."""
-    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
-    quantization.quantize_static(network, place, _Images("image", IMAGES["digits"]), **kinds)
     return place
 
 

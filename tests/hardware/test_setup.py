@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from boot import adb_device, ssh_device
 from edgewright.cli import main
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, RefusedError
@@ -23,7 +24,8 @@ from edgewright.store import Store
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import devices, set_up
 from kills import kill_when
-from served import Installed, Served, adb_device, ssh_device
+from served import Served
+from systems import Installed
 from wheel import make_wheel
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]

@@ -29,6 +29,7 @@ from edgewright_devices.meters.nvml import NVML
 from edgewright_devices.meters.pmic import PMIC
 from edgewright_devices.meters.rapl import RAPL
 from edgewright_runtime.sensors import find_rails, read_rails
+from shunt import WATTS, install_shunt
 
 HWMON = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
 RAPL_ZONE = "sys/class/powercap/intel-rapl:"
@@ -244,48 +245,10 @@ def test_a_meter_of_python_says_why_it_does_not_open(agent: Agent):
     assert "there is no NVIDIA driver" in absent[0] or "NVML:" in absent[0]
 
 
-ACME = """
-import time
-
-from edgewright.types import Source
-
-
-class Sampler:
-    def __init__(self):
-        self.start = time.perf_counter()
-
-    def read(self):
-        return ((time.perf_counter() - self.start) * 7000,)
-
-
-class Shunt:
-    name, needs_python = "acme-shunt", True
-
-    def sources(self, device):
-        return (Source("shunt", "ACME's bench", "counter", "mJ", 1e-3, 5_000_000),)
-
-    def open(self):
-        import edgewright_shunt
-
-        assert edgewright_shunt.__file__.startswith({carried!r}), edgewright_shunt.__file__
-        return Sampler()
-
-
-SHUNT = Shunt()
-EDGEWRIGHT_API = 1
-
-
-def edgewright_meters():
-    return (SHUNT,)
-"""
-
-
 def test_a_third_party_meter_travels_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The agent imports it from the folder that was packed, not from where it is installed here."""
     cache, site = tmp_path / "cache", tmp_path / "site"
-    package = site / "edgewright_shunt"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(ACME.format(carried=str(cache)))
+    install_shunt(site, str(cache))
     monkeypatch.syspath_prepend(str(site))
     sys.modules.pop("edgewright_shunt", None)
     import edgewright_shunt  # pyright: ignore[reportMissingImports]
@@ -301,7 +264,7 @@ def test_a_third_party_meter_travels_with_its_package(tmp_path: Path, monkeypatc
     trace = trace_of(rails[0], found["samples"][0], found["missed"][0])
     marks = [Mark("a", begin, end, 10)]
     joules = energy_of(Recording("acme-shunt", (trace,), tuple(marks)), "a", Setting("measured", {})).total.value
-    assert joules == pytest.approx(1e3 * 7 * (end - begin) / 1e9 / 10, rel=0.01)
+    assert joules == pytest.approx(1e3 * WATTS * (end - begin) / 1e9 / 10, rel=0.01)
 
 
 # ------------------------------------------------------------------ choosing
