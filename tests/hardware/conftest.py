@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from boot import adb_device, ssh_device
 from edgewright.errors import RefusedError
 from edgewright.ortheader import headers_place
-from served import Served
+from emulated import Served
+from served import adb_device, ssh_device
 from small import small_bundle
 from systems import BULLSEYE, TRIXIE, Installed, System, installed
 from userland import Userland, make_userland

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from boot import adb_settings
+from served import adb_settings
 
 BANNER = b"device::ro.product.name=phone;ro.product.model=Phone;ro.product.device=phone;features=shell_v2,cmd\0"
 TOKEN, PUBLIC_KEY = 1, 3

@@ -15,7 +15,7 @@ from edgewright.protocols import Connection, Link
 from edgewright_devices import adb
 from edgewright_devices.adb import ADB
 from edgewright_devices.ssh import SSH
-from served import Served
+from emulated import Served
 
 CONNECTIONS: Mapping[str, Connection] = {"ssh": SSH, "adb": ADB}
 OURS = ("agent-", "sleep 98", "tar -xf")

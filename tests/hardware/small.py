@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -45,16 +45,7 @@ SHORT = measure.Preset("quick", seconds=0.05, runs=4, rounds=2)
 """Speed means nothing under emulation, and each process there takes seconds to start."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-def engine(*words: str) -> Said:
+def engine(*words: str) -> subprocess.CompletedProcess[str]:
     """What a user's command says, that runs in this process and measures for a moment only."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -64,7 +55,7 @@ def engine(*words: str) -> Said:
         pytest.raises(SystemExit) as ended,
     ):
         main(words)
-    return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def deploy(folder: Path, *more: str) -> Sequence[str]:
@@ -78,5 +69,5 @@ def small_bundle(folder: Path) -> Path:
     """The network as a bundle, deployed on this host."""
     out = folder / "bundle"
     done = engine(*deploy(folder, "--target", "cpu", "--out", str(out)))
-    assert out.exists(), done.err
+    assert out.exists(), done.stderr
     return out

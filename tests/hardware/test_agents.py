@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from beside import Beside, BesideLink
-from edgewright.agent import Agent, start_agent
+from edgewright.agent import Agent
 from edgewright.agentfile import build_agent
 from edgewright.errors import RefusedError
 from edgewright.ortheader import headers_place
@@ -18,12 +17,19 @@ from edgewright.runnerfile import Machine, build_runner
 from systems import Installed
 from unit.conftest import make_bundle  # noqa: F401 - a fixture
 from unit.test_agents_alike import *  # noqa: F403 - the cases
-from unit.test_agents_alike import Pipe
+from userland import PI_4
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
 
 KINDS = ("python", "python 3.9", "native")
+PYTHON = "/usr/bin/python3"
 Boards = Callable[[str], Beside]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each kind in turn."""
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -61,37 +67,21 @@ def runner(boards: Boards, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def agents(boards: Boards, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Agent]]:
-    """An agent of each kind, started when it is first asked for."""
-    with ExitStack() as stack:
-        started: dict[str, Agent] = {}
-
-        def agent_of(kind: str) -> Agent:
-            if kind not in started:
-                link = BesideLink(boards(kind), "" if kind == "native" else "/usr/bin/python3")
-                stack.callback(link.close)
-                started[kind] = stack.enter_context(start_agent(link, tmp_path_factory.mktemp("agents")))
-            return started[kind]
-
-        yield agent_of
+def link_to(boards: Boards) -> Callable[[str], BesideLink]:
+    """A way to where an agent of a kind runs."""
+    return lambda kind: BesideLink(boards(kind), "" if kind == "native" else PYTHON)
 
 
-@pytest.fixture(params=KINDS)
-def agent(request: pytest.FixtureRequest, agents: Callable[[str], Agent]) -> Agent:
-    """Each kind in turn."""
-    if request.param == "native":
-        request.getfixturevalue("runner")
-    return agents(request.param)
+@pytest.fixture(scope="module")
+def python_of(boards: Boards, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sequence[str]]:
+    """What starts an agent of a kind that is not native."""
+    packed = build_agent(tmp_path_factory.mktemp("packed"))
+    return lambda kind: boards(kind).command(PYTHON, str(packed))
 
 
-@pytest.fixture(params=KINDS)
-def pipe(request: pytest.FixtureRequest, boards: Boards, tmp_path: Path) -> Iterator[Pipe]:
-    """A process of each kind in turn."""
-    if request.param == "native":
-        command = [str(request.getfixturevalue("runner"))]
-    else:
-        command = [str(boards(request.param).program("/usr/bin/python3", str(build_agent(tmp_path))))]
-    talking = Pipe(command)
-    yield talking
-    if talking.process.poll() is None:
-        assert talking.end() == 0
+@pytest.mark.parametrize(("which", "python"), [("python", "3.13."), ("python 3.9", "3.9."), ("native", "")])
+def test_the_board_is_told(agents: Callable[[str], Agent], runner: Path, which: str, python: str) -> None:
+    found = agents(which).device()
+    assert (found.isa, found.cpu, found.features, found.emulated) == ("aarch64", PI_4.model, ("asimd",), True)
+    assert found.python.startswith(python)
+    assert bool(found.python) == bool(python)

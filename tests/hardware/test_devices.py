@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boot import ssh_device
 from digits import DIGITS, images, write_int8
 from edgewright.agent import start_agent
 from edgewright.protocols import Link
 from edgewright_devices.local import LOCAL
+from emulated import Served
 from reached import linked
-from served import Served
+from served import ssh_device
 from small import deploy, engine
 from systems import Installed
 from userland import PI_5
@@ -52,7 +52,7 @@ def answers(bundle: Path, folder: Path, *on: str) -> Mapping[str, Any]:
     """What `engine run` answers to ten examples."""
     np.savez(folder / "x.npz", x=np.random.default_rng(2).standard_normal((10, 16), np.float32))
     done = engine("run", str(bundle), "-i", str(folder / "x.npz"), "-o", str(folder / "y.npz"), *on)
-    assert done.code == 0, done.err
+    assert done.returncode == 0, done.stderr
     with np.load(folder / "y.npz") as arrays:
         return dict(arrays)
 
@@ -60,15 +60,15 @@ def answers(bundle: Path, folder: Path, *on: str) -> Mapping[str, Any]:
 def test_deploy_run_profile_verify(device: Served, tmp_path: Path) -> None:
     on, out = ("--on", device.address), tmp_path / "out"
     done = engine(*deploy(tmp_path, "--target", "raspberry-pi-4", *on, "--out", str(out)))
-    assert done.code == 0, done.err
-    assert "Raspberry Pi 4 Model B" in done.err
-    assert "(simulated" in done.err
-    assert "(measured" not in done.err
-    assert "top-1 accuracy (n=40)" in done.err
-    assert engine("verify", str(out), *on).code == 0
+    assert done.returncode == 0, done.stderr
+    assert "Raspberry Pi 4 Model B" in done.stderr
+    assert "(simulated" in done.stderr
+    assert "(measured" not in done.stderr
+    assert "top-1 accuracy (n=40)" in done.stderr
+    assert engine("verify", str(out), *on).returncode == 0
     profiled = engine("profile", str(out), *on, "--preset", "quick", "--json")
-    assert profiled.code == 0, profiled.err
-    told = [each for each in json.loads(profiled.out)["measurements"] if each["value"] is not None]
+    assert profiled.returncode == 0, profiled.stderr
+    told = [each for each in json.loads(profiled.stdout)["measurements"] if each["value"] is not None]
     assert {each["kind"] for each in told} == {"simulated"}
     here, there = answers(out, tmp_path), answers(out, tmp_path, *on)
     assert all(np.abs(here[name] - there[name]).max() <= CLOSE for name in here)
@@ -76,8 +76,8 @@ def test_deploy_run_profile_verify(device: Served, tmp_path: Path) -> None:
 
 def test_a_target_that_the_device_is_not(board: Served, reach: Reach, tmp_path: Path) -> None:
     done = engine(*deploy(tmp_path, "--target", "cpu", "--on", reach(board), "--out", str(tmp_path / "out")))
-    assert done.code == 2
-    assert "ssh://board is aarch64, but the target cpu is x86_64" in done.err
+    assert done.returncode == 2
+    assert "ssh://board is aarch64, but the target cpu is x86_64" in done.stderr
 
 
 # ------------------------------------------------------------------ what is sent
@@ -126,7 +126,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     for name, network in (("float32", DIGITS), ("int8", write_int8(folder / "int8.onnx"))):
         found[name] = folder / name
         done = engine("deploy", str(network), *about, "--out", str(found[name]))
-        assert found[name].exists(), done.err
+        assert found[name].exists(), done.stderr
     return found
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from boot import ssh_device
-from served import Served
+from emulated import Served
+from served import ssh_device
 from shunt import NAME, WATTS, install_shunt
 from small import engine
 from systems import Installed
@@ -49,8 +49,8 @@ def sensors(sys_root: Path) -> Path:
 
 def profiled(*words: str) -> Any:
     done = engine("profile", *words, "--preset", "quick", "--json")
-    assert done.code == 0, done.err
-    return json.loads(done.out)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def energy_in(report: Any) -> Any:

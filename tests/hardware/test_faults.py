@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from boot import ssh_device
 from edgewright.agent import start_agent
 from edgewright.errors import DeviceError, PluginError
 from edgewright.protocols import Link
 from edgewright_devices.ssh import SSH
+from emulated import Served
 from reached import Reached, kill, linked, soon
-from served import Served
+from served import ssh_device
 from systems import Installed
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from boot import adb_device, ssh_device
 from edgewright.cli import main
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, RefusedError
@@ -23,8 +22,9 @@ from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import devices, set_up
+from emulated import Served
 from kills import kill_when
-from served import Served
+from served import adb_device, ssh_device
 from systems import Installed
 from wheel import make_wheel
 

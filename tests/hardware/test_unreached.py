@@ -13,8 +13,8 @@ from edgewright.errors import DeviceError
 from edgewright_devices import adb, ssh
 from edgewright_devices.adb import ADB
 from edgewright_devices.ssh import SSH
+from emulated import Served
 from reached import soon
-from served import Served
 from small import engine
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
@@ -120,7 +120,7 @@ def test_the_command_line_says_it_with_4(
     file = config(tmp_path, board, (f"{board.folder}/key", f"{board.folder}/host_key"))
     monkeypatch.setenv(ssh.CONFIG, file)
     done = engine("verify", str(bundle), "--on", "ssh://board")
-    assert (done.code, len(done.err.strip().splitlines())) == (4, 1), done.err
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (4, 1), done.stderr
 
 
 # ------------------------------------------------------------------ over adb

@@ -50,6 +50,11 @@ def _example(signature: Signature) -> dict[str, Any]:
     return {s.name: rng.standard_normal(shapes[s.name]).astype(s.dtype) for s in signature.fed}
 
 
+def ones(*shape: int) -> Any:
+    """Float32 ones."""
+    return np.ones(shape, np.float32)
+
+
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """Writes a bundle from graphs as text, one per stage; `carries` names what each stage hands on."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +20,9 @@ from edgewright.agent import Agent, start_agent
 from edgewright.agentfile import build_agent
 from edgewright.errors import BundleError, DeviceError, InputError, PluginError
 from edgewright.protocol import answer, decode, encode, failure, read_array, result_of, write_array
-from edgewright.types import Gate
 from edgewright_devices.local import LOCAL, LocalLink
+from processes import alive, children, wait_until, workers
+from unit.conftest import ones
 
 MakeBundle = Callable[..., Path]
 
@@ -84,130 +84,6 @@ def acme(tmp_path: Path) -> dict[str, Any]:
     return {"runtimes": {"acme": "acme_runtime:ACME"}, "path": [str(tmp_path)]}
 
 
-def ones(*shape: int) -> Any:
-    """Float32 ones."""
-    return np.ones(shape, np.float32)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` started."""
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers(pid: int) -> list[int]:
-    """The processes that hold candidates: of all that came of `pid`, those that started none themselves."""
-    started = children(pid)
-    return [worker for child in started for worker in workers(child)] if started else [pid]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120) -> bool:
-    """Whether it comes true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def test_open_run_time_profile_close(agent: Agent, make_bundle: MakeBundle) -> None:
-    opened = agent.open(make_bundle())
-    assert opened.load_ms > 0
-    assert opened.first_ms > 0
-    assert opened.placements[0]["runtime"] == "ort"
-    assert opened.peak_bytes is not None
-    assert opened.baseline_bytes is not None
-    assert opened.peak_bytes >= opened.baseline_bytes > 1 << 20
-    outputs = agent.infer(opened, {"x": ones(5, 4)})
-    assert outputs["y"].tolist() == [[2, 2, 2]] * 5
-    taken, _ = agent.warm(opened, rules={"least_ns": 1_000_000})
-    assert len(taken) >= 10
-    assert len(agent.time(opened, least_runs=8, least_ns=0, inputs={"x": ones(2, 4)}).ns) == 8
-    assert [row.operator for row in agent.profile(opened, runs=3)] == ["MatMul"]
-    assert agent.memory(opened)["peak_bytes"] >= opened.peak_bytes  # pyright: ignore[reportOptionalOperand]
-    agent.close(opened)
-    with pytest.raises(InputError, match="nothing is open under the handle"):
-        agent.memory(opened)
-
-
-HALF = """
-<ir_version: 8, opset_import: ["" : 17]>
-half (float[N, 1] x) => (float[N, 1] y, float[N, 1] h, float[N] score)
-<int64[1] one = {1}> { y = Neg(x) h = Identity(x) score = Squeeze(x, one) }
-"""
-REST = """
-<ir_version: 8, opset_import: ["" : 17]>
-rest (float[N, 1] h) => (float[N, 1] y) { y = Add(h, h) }
-"""
-
-
-@pytest.fixture
-def gated(make_bundle: MakeBundle) -> Path:
-    """Two stages: a positive input leaves at the first. Its stream leaves at the first every third time."""
-    stream = {"x": np.array([[-1], [-2], [3]], np.float32)}
-    gates = [Gate("score", "max-probability", 0.0), None]
-    return make_bundle(
-        HALF, REST, carries=[("h",), ()], gates=gates, free_rows=True, files={"example/stream.npz": stream}
-    )
-
-
-def test_exits_come_with_the_outputs(agent: Agent, gated: Path) -> None:
-    opened = agent.open(gated)
-    x = {"x": np.array([[-1], [2], [-3]], np.float32)}
-    for batch in (1, 2, 3):
-        outputs, exits = agent.infer_exits(opened, x, batch=batch)
-        assert outputs["y"].ravel().tolist() == [-2, -2, -6]
-        assert (exits.dtype, exits.tolist()) == (np.int64, [1, 0, 1])
-    found = agent.infer_all(opened, x, through=0)
-    assert found.outputs["y"].ravel().tolist() == [1, -2, 3]
-    assert found.exits.tolist() == [0, 0, 0]
-    assert len(found.spent_ms) == 3
-    with pytest.raises(InputError, match="there is no stage 2 to stop at; allowed: 0 to 1"):
-        agent.infer_exits(opened, x, through=2)
-
-
-def test_exploring_takes_every_row_through_every_stage(agent: Agent, gated: Path) -> None:
-    first, last = agent.explore(agent.open(gated), {"x": np.array([[-1], [2], [-3]], np.float32)}, batch=2)
-    assert {name: array.ravel().tolist() for name, array in first.items()} == {"y": [1, -2, 3], "score": [-1, 2, -3]}
-    assert {name: array.ravel().tolist() for name, array in last.items()} == {"y": [-2, 4, -6]}
-
-
-def test_blocks_go_on_in_the_stream(agent: Agent, gated: Path) -> None:
-    opened = agent.open(gated)
-    blocks = [agent.time(opened, least_runs=2, least_ns=0) for _ in range(3)]
-    assert [depth for block in blocks for depth in block.depths] == [1, 1, 0, 1, 1, 0]
-    for block in blocks:
-        assert [len(stages) for stages in block.stages_ns] == [depth + 1 for depth in block.depths]
-        assert all(sum(stages) <= taken for stages, taken in zip(block.stages_ns, block.ns, strict=True))
-    assert agent.time(opened, least_runs=6, least_ns=0, through=[0, 1, 1]).depths == [0, 1, 0, 0, 1, 0]
-    assert agent.time(opened, least_runs=3, least_ns=0, deadline_ms=0).depths == [0, 0, 0]
-    alone = agent.time(opened, least_runs=2, least_ns=0, settle_ns=1000, inputs={"x": -ones(1, 1)})
-    assert alone.depths == [1, 1]
-
-
-def test_stages_are_calibrated_and_loops_spin_where_the_model_runs(agent: Agent, gated: Path) -> None:
-    opened = agent.open(gated)
-    found = agent.calibrate(opened, seconds=0.02)
-    assert [cost.stage for cost in found] == ["stage0", "stage1"]
-    assert all(0 < cost.median_ms <= cost.high_ms and cost.n >= 10 for cost in found)
-    spun = agent.spin(opened, ms=0.05, runs=4)
-    assert len(spun) == 4
-    assert min(spun) >= 0.05
-
-
-def test_runs_of_one_stage_have_no_depths(agent: Agent, make_bundle: MakeBundle) -> None:
-    timed = agent.time(agent.open(make_bundle()), least_runs=3, least_ns=0)
-    assert (len(timed.ns), timed.depths, timed.stages_ns) == (3, [], [])
-
-
 def test_the_device_is_this_machine(agent: Agent) -> None:
     device = agent.device()
     assert device.python == sys.version.split()[0]
@@ -220,21 +96,6 @@ def test_several_bundles_stay_open_beside_each_other(agent: Agent, make_bundle: 
     assert agent.infer(first, {"x": ones(1, 4)})["y"].sum() == 6
     assert agent.infer(second, {"x": ones(1, 4)})["y"].sum() == 0
     assert first.handle != second.handle
-
-
-def test_what_the_user_gave_wrong_comes_back_as_such(agent: Agent, make_bundle: MakeBundle) -> None:
-    opened = agent.open(make_bundle())
-    with pytest.raises(InputError, match=r"x is float64 \[1, 4\]; the model takes x float32 \[N, 4\]"):
-        agent.infer(opened, {"x": np.ones((1, 4))})
-    with pytest.raises(InputError, match=r"stage0\.onnx cannot be loaded by onnxruntime"):
-        agent.open(make_bundle(name="corrupt", raw=b"not a model"))
-    changed = make_bundle(name="changed")
-    (changed / "artifacts/stage0.onnx").write_bytes(b"other")
-    with pytest.raises(BundleError, match="was changed after the bundle was written"):
-        agent.open(changed)
-    with pytest.raises(BundleError, match="is not a bundle"):
-        agent.open(changed.parent / "nowhere")
-    assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
 
 
 @pytest.mark.parametrize(

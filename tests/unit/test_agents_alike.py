@@ -9,7 +9,6 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,10 +25,12 @@ from edgewright.agentfile import build_agent
 from edgewright.errors import BundleError, DeviceError, EdgewrightError, InputError, PluginError, RefusedError
 from edgewright.ortheader import headers_place
 from edgewright.protocol import write_array
-from edgewright.protocols import Process
+from edgewright.protocols import Link, Process
 from edgewright.runnerfile import Machine, build_runner
 from edgewright.types import Gate, Source, State
 from edgewright_devices.local import LocalLink
+from processes import alive, wait_until, workers
+from unit.conftest import ones
 
 MakeBundle = Callable[..., Path]
 
@@ -68,7 +69,7 @@ class NativeLink(OwnCache):
 class Pipe:
     """An agent's process, spoken to in bytes."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, line: bytes) -> dict[str, Any]:
@@ -109,15 +110,44 @@ def library() -> Iterator[None]:
         yield
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each kind in turn."""
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS, scope="module")
+
+
 @pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Agent]]:
+def link_to() -> Callable[[str], Link]:
+    """A way to where an agent of a kind runs."""
+    return lambda kind: OwnCache() if kind == "python" else NativeLink()
+
+
+@pytest.fixture(scope="module")
+def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sequence[str]]:
+    """What starts an agent of a kind that is not native."""
+    packed = build_agent(tmp_path_factory.mktemp("packed"))
+    return lambda kind: [sys.executable, str(packed)]
+
+
+@pytest.fixture(scope="module")
+def command(kind: str, request: pytest.FixtureRequest) -> Sequence[str]:
+    """What starts an agent of each kind in turn."""
+    if kind == "native":
+        return [str(request.getfixturevalue("runner"))]
+    return request.getfixturevalue("python_of")(kind)
+
+
+@pytest.fixture(scope="module")
+def agents(
+    link_to: Callable[[str], Link], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Agent]]:
     """An agent of each kind, started when it is first asked for."""
     with ExitStack() as stack:
         started: dict[str, Agent] = {}
 
         def agent_of(kind: str) -> Agent:
             if kind not in started:
-                link = OwnCache() if kind == "python" else NativeLink()
+                link = link_to(kind)
                 stack.callback(link.close)
                 started[kind] = stack.enter_context(start_agent(link, tmp_path_factory.mktemp("agents")))
             return started[kind]
@@ -125,23 +155,27 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield agent_of
 
 
-@pytest.fixture(params=KINDS)
-def agent(request: pytest.FixtureRequest, agents: Callable[[str], Agent]) -> Agent:
-    """Each kind in turn."""
-    if request.param == "native":
-        request.getfixturevalue("runner")
-    return agents(request.param)
+@pytest.fixture(scope="module")
+def agent(kind: str, command: Sequence[str], agents: Callable[[str], Agent]) -> Agent:
+    """Each kind in turn, where there is one."""
+    return agents(kind)
 
 
-@pytest.fixture(params=KINDS)
-def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pipe]:
-    """A process of each kind in turn."""
-    native = request.param == "native"
-    command = [str(request.getfixturevalue("runner"))] if native else [sys.executable, str(build_agent(tmp_path))]
+@pytest.fixture
+def pipe(command: Sequence[str]) -> Iterator[Pipe]:
+    """A process of its own, of each kind in turn."""
     talking = Pipe(command)
     yield talking
     if talking.process.poll() is None:
         assert talking.end() == 0
+
+
+@pytest.fixture(scope="module")
+def standing(command: Sequence[str]) -> Iterator[Pipe]:
+    """A process of each kind in turn that survives whatever it is told."""
+    talking = Pipe(command)
+    yield talking
+    assert talking.end() == 0
 
 
 @pytest.fixture
@@ -160,43 +194,12 @@ def counter(make_bundle: MakeBundle) -> Path:
     return make_bundle(COUNTER, name="counter", state=[State("after", "before")])
 
 
-def ones(*shape: int) -> Any:
-    """Float32 ones."""
-    return np.ones(shape, np.float32)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` started."""
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers(pid: int) -> list[int]:
-    """The processes that hold candidates: of all that came of `pid`, those that started none themselves."""
-    started = children(pid)
-    return [worker for child in started for worker in workers(child)] if started else [pid]
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within two minutes."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end and alive(pid):
-        time.sleep(0.02)
-    return not alive(pid)
-
-
 # ------------------------------------------------------------------ what goes well
 
 
 def test_a_bundle_is_opened_run_and_timed(agent: Agent, make_bundle: MakeBundle) -> None:
     opened = agent.open(make_bundle())
+    assert min(opened.load_ms, opened.first_ms) > 0
     assert opened.placements[0]["runtime"] == "ort"
     assert opened.peak_bytes is not None
     assert opened.baseline_bytes is not None
@@ -229,6 +232,9 @@ def test_rows_leave_a_chain_where_they_are_sure(agent: Agent, gated: Path) -> No
         assert outputs["y"].ravel()[:3].tolist() == [-2, -2, -6]
         assert np.isnan(outputs["y"][3])
         assert (exits.dtype, exits.tolist()) == (np.int64, [1, 0, 1, 1])
+    halfway = agent.infer_all(opened, x, through=0)
+    assert halfway.outputs["y"].ravel()[:3].tolist() == [1, -2, 3]
+    assert (halfway.exits.tolist(), len(halfway.spent_ms)) == ([0, 0, 0, 0], 4)
     assert agent.infer_all(opened, x, through=0, batch=4).exits.tolist() == [0, 0, 0, 0]
     first, last = agent.explore(opened, {"x": np.array([[-1], [2], [-3]], np.float32)}, batch=2)
     assert {name: each.ravel().tolist() for name, each in first.items()} == {"y": [1, -2, 3], "score": [-1, 2, -3]}
@@ -249,6 +255,7 @@ def test_runs_of_a_chain_end_where_they_should(agent: Agent, gated: Path) -> Non
     assert all(0 < cost.median_ms <= cost.high_ms and cost.n >= 10 for cost in found)
     assert agent.time(opened, least_runs=3, least_ns=0, deadline_ms=0).depths == [0, 0, 0]
     assert agent.time(opened, least_runs=3, least_ns=0, deadline_ms=60_000, inputs={"x": -ones(1, 1)}).depths == [1] * 3
+    assert agent.time(opened, least_runs=2, least_ns=0, settle_ns=1000, inputs={"x": -ones(1, 1)}).depths == [1, 1]
 
 
 def test_both_answer_bit_for_bit_alike(
@@ -391,6 +398,8 @@ def test_what_the_user_gave_wrong_comes_back_as_such(agent: Agent, make_bundle: 
         agent.ask("tim")
     with pytest.raises(DeviceError, match="the host speaks protocol 99, the agent 1; update the older one"):
         agent.ask("hello", protocol=99)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        agent.ask("open", handle="nowhere", bundle="/nowhere")
     assert agent.infer(opened, {"x": ones(1, 4)})["y"].shape == (1, 3)
 
 
@@ -484,7 +493,7 @@ def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle, how: str) 
     if how == "killed":
         pipe.process.kill()
     pipe.end()
-    assert gone(worker)
+    assert wait_until(lambda: not alive(worker))
 
 
 def test_a_device_is_one_client_s_at_a_time(pipe: Pipe, runner: Path, tmp_path: Path) -> None:
@@ -528,11 +537,11 @@ NONSENSE = [
 ]
 
 
-def test_nonsense_is_answered_with_an_error_and_survived(pipe: Pipe, make_bundle: MakeBundle) -> None:
-    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+def test_nonsense_is_answered_with_an_error_and_survived(standing: Pipe, make_bundle: MakeBundle) -> None:
+    assert "result" in standing.request("open", handle="a", bundle=str(make_bundle()))
     for line in NONSENSE:
-        assert pipe.ask(line)["error"]["message"], line[:60]
-    assert pipe.request("memory", handle="a")["result"]["peak_bytes"] > 0
+        assert standing.ask(line)["error"]["message"], line[:60]
+    assert standing.request("memory", handle="a")["result"]["peak_bytes"] > 0
 
 
 def test_random_messages_are_answered_with_errors(runner: Path) -> None:
@@ -619,11 +628,13 @@ def test_mangled_arrays_never_end_the_worker(runner: Path, tmp_path: Path, make_
     assert pipe.end() == 0
 
 
-def test_an_array_that_was_changed_on_its_way_is_noticed(pipe: Pipe, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+def test_an_array_that_was_changed_on_its_way_is_noticed(
+    standing: Pipe, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    assert "result" in standing.request("open", handle="changed", bundle=str(make_bundle()))
     name = write_array(tmp_path, ones(1, 4))
     (tmp_path / name).write_bytes(b"other")
-    found = pipe.request("infer", handle="a", inputs={"x": str(tmp_path / name)}, folder=str(tmp_path))
+    found = standing.request("infer", handle="changed", inputs={"x": str(tmp_path / name)}, folder=str(tmp_path))
     assert found["error"]["kind"] == "DeviceError"
     assert "was changed on its way" in found["error"]["message"]
 
@@ -652,6 +663,6 @@ def test_a_library_that_cannot_be_opened_is_told(runner: Path, make_bundle: Make
     assert pipe.end() == 0
 
 
-def test_every_error_has_a_kind_the_host_knows(pipe: Pipe) -> None:
-    found = pipe.request("memory", handle="nope")["error"]
+def test_every_error_has_a_kind_the_host_knows(standing: Pipe) -> None:
+    found = standing.request("memory", handle="nope")["error"]
     assert issubclass(getattr(__import__("edgewright.errors", fromlist=["x"]), found["kind"]), EdgewrightError)
