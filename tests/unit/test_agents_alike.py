@@ -357,10 +357,13 @@ def test_the_runner_puts_a_library_in_its_place(runner: Path, tmp_path: Path) ->
     assert place("nothing/here").returncode == 1
 
 
-def test_the_runner_says_with_which_library_it_would_run(runner: Path, tmp_path: Path) -> None:
+def test_the_runner_says_with_which_library_it_would_run(
+    agents: Callable[[str], Agent], runner: Path, tmp_path: Path
+) -> None:
+    python = agents("python").device()
     told = json.loads(subprocess.run([runner, "probe"], capture_output=True, check=True).stdout)
-    assert (told["version"], told["trouble"]) == (onnxruntime.__version__, "")
-    assert told["providers"] == onnxruntime.get_available_providers()
+    assert (told["version"], told["trouble"]) == (python.versions["onnxruntime"], "")
+    assert told["providers"] == list(python.providers)
     (tmp_path / "no.so").write_bytes(b"nothing")
     env = {**os.environ, "EDGEWRIGHT_ONNXRUNTIME": str(tmp_path / "no.so")}
     told = json.loads(subprocess.run([runner, "probe"], capture_output=True, check=True, env=env).stdout)
