@@ -152,6 +152,8 @@ def _obstacle(models: Sequence[Model], target: Target, quantity: str) -> str:
     for model in models:
         if model.format != "onnx":
             return f"{model.name} is a {model.format} model; lower it to ONNX first"
+    if not target.compute:
+        return f"no profile tells how fast {target.name} is; name one with --target"
     if quantity == "energy" and "active_w" not in target.power:
         return (
             f"the profile of {target.name} gives no power, since no measured figure is known; "

@@ -27,6 +27,9 @@ from edgewright.types import Array, Arrays, Device, Source, StageCost
 IDLE_S = 300.0
 """An agent on a device that hears nothing for so long ends: its host is gone, and the way to it may be too."""
 
+LOCAL = "local"
+"""The address of this host."""
+
 ANSWER_S = 600.0
 """How long a device may take to answer; the slowest thing asked of it is to load a large model."""
 
@@ -126,6 +129,11 @@ class Agent:
     def address(self) -> str:
         """Where the agent runs."""
         return self._link.address
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this host."""
+        return self._link.address == LOCAL
 
     def greet(self) -> None:
         """Agree on the protocol; of a device that others may come to, take the lock and keep it.

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgewright.agent import Agent, check_threads, start_agent
+from edgewright.agent import LOCAL, Agent, check_threads, start_agent
 from edgewright.bench import Bench
 from edgewright.bundle import check_destination
 from edgewright.contract import decide, rank
 from edgewright.environment import Environment
-from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError, TargetError
+from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError
 from edgewright.evidence import read_energies, read_selection, read_test
 from edgewright.exits.describe import describe_exits
 from edgewright.exits.settle import settle, unsettled
@@ -30,6 +30,7 @@ from edgewright.report import build_report
 from edgewright.stagewise.apply import refused
 from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
+from edgewright.targets import THIS_HOST, check_device
 from edgewright.task import Task, load_task, noise_task
 from edgewright.types import Evidence, Model, Offer, Plan, Step, Target, Verdict
 
@@ -37,9 +38,6 @@ T = TypeVar("T")
 
 FITTING = "fitted gates"
 """What the fitting of gates is called in a model's history."""
-
-THIS_HOST = "cpu"
-"""The target that stands for the machine the command runs on."""
 
 
 def prepare(request: Request, target: Target, env: Environment) -> Job:
@@ -124,10 +122,16 @@ def exit_code(recipe: Recipe, verdict: Verdict, done: Collection[str]) -> int:
     return 3 if broken or left_out else 0
 
 
-def open_bench(job: Job, env: Environment, stack: ExitStack) -> Bench:
-    """The agents and everything the steps share. Raises: DeviceError when the device does not answer."""
-    host = open_agent("local", env, stack)
-    device = _device(job, host, env, stack)
+def open_bench(job: Job, env: Environment, stack: ExitStack, device: Agent | None = None) -> Bench:
+    """The agents and everything the steps share; `device` is the one on the target where it runs already.
+
+    Raises: DeviceError when the device does not answer.
+    """
+    host = device if device and device.here else open_agent(LOCAL, env, stack)
+    if device is None:
+        device = _device(job, host, env, stack)
+    else:
+        device.check_threads(job.recipe.threads)
     bench = Bench(env, job.target, job.recipe, job.task, job.model, job.model, host, device)
     return replace(bench, reference=lowered(job.model, bench))
 
@@ -140,12 +144,8 @@ def _device(job: Job, host: Agent, env: Environment, stack: ExitStack) -> Agent 
             return host
         check_threads(job.recipe.threads, int(job.target.cores.value), job.target.name)
         return None
-    agent = host if job.request.on == "local" else open_agent(job.request.on, env, stack)
-    if agent.device().isa != job.target.isa:
-        raise TargetError(
-            f"{job.request.on} is {agent.device().isa}, but the target {job.target.name} is {job.target.isa}; "
-            "name the target that it is, or leave out --on to get predictions"
-        )
+    agent = host if job.request.on == LOCAL else open_agent(job.request.on, env, stack)
+    check_device(job.target, agent.device(), job.request.on)
     agent.check_threads(job.recipe.threads)
     return agent
 

@@ -10,6 +10,8 @@ from edgewright.bench import Bench
 from edgewright.bundle import plain
 from edgewright.job import Candidate, Job
 from edgewright.race import Raced
+from edgewright.tables import describe_device
+from edgewright.targets import THIS_HOST, unlike
 from edgewright.timings import WORST
 from edgewright.types import Evidence, Measurement, Report, Row, Verdict, unknown
 
@@ -31,14 +33,14 @@ def build_report(
     return Report(
         model=job.model.name,
         target=job.target.name,
-        device=describe_device(bench),
+        device=_device(bench),
         rows=rows(original, shipped),
         verdict=verdict,
         steps=tuple(steps),
         candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
         skipped=tuple(skipped),
         settings=settings(job),
-        notes=job.task.notes,
+        notes=(*job.task.notes, *_unlike(bench)),
         race=tuple(entrant for c in candidates for entrant in raced[c.name].entrants),
         recording=original.recording,
     )
@@ -68,13 +70,19 @@ def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def describe_device(bench: Bench) -> str:
+def _device(bench: Bench) -> str:
     """Where the numbers come from, in words."""
     if bench.device is None:
         return f"no {bench.target.name} at hand: costs are predicted, accuracy is computed on this host"
-    device = bench.device.device()
-    words = f"{device.cpu}, {device.cores} cores, {device.os}"
-    return f"{words} (emulated: timings are simulated)" if device.emulated else words
+    return describe_device(bench.device.device())
+
+
+def _unlike(bench: Bench) -> tuple[str, ...]:
+    """What a reader has to know where the device is not quite what was asked for."""
+    if bench.device is None or (bench.device is bench.host and bench.target.name == THIS_HOST):
+        return ()
+    found = unlike(bench.target, bench.device.device(), bench.registry)
+    return (found,) if found else ()
 
 
 def settings(job: Job) -> Mapping[str, Any]:

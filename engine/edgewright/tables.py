@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgewright.types import Measurement
+from edgewright.types import Device, Measurement
 
 _SCALES = {
     "ms": ((1e-3, "ns", 1e6), (1.0, "µs", 1e3), (1e3, "ms", 1.0), (float("inf"), "s", 1e-3)),
@@ -41,6 +41,12 @@ def describe(measurement: Measurement) -> str:
     about = [measurement.kind, f"n={measurement.n}" if measurement.n else "", measurement.instrument]
     text += f" ({', '.join(filter(None, about))})"
     return text + (" UNSTABLE" if measurement.unstable else "")
+
+
+def describe_device(device: Device) -> str:
+    """What something was measured on, and what its times are worth where that is emulated."""
+    words = f"{device.cpu}, {device.cores} cores, {device.os}"
+    return f"{words} (emulated: timings are simulated)" if device.emulated else words
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from edgewright.errors import TargetError, suggest
 from edgewright.types import Figure, Target
 
 TEXTS = ("name", "title", "isa", "unit", "family", "predictor", "notes")
-LISTS = ("features", "runtimes", "meters", "providers", "recipe")
+LISTS = ("features", "models", "runtimes", "meters", "providers", "recipe")
 FIGURES = {"memory": "B", "cores": "cores", "bandwidth": "GB/s"}
 TABLES = {
     "compute": {"float32": "GFLOP/s", "float16": "GFLOP/s", "bfloat16": "GFLOP/s", "int8": "GOP/s"},

@@ -15,12 +15,12 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import Any, Optional
 
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
 from edgewright.protocol import OPERATIONS, VERSION, answer, decode, encode, failure
 from edgewright_runtime.channel import Lines, private_streams, send
-from edgewright_runtime.holding import hold
+from edgewright_runtime.holding import Lock
 from edgewright_runtime.nursery import POSSIBLE, Nursery
 from edgewright_runtime.polling import Poller, rest
 from edgewright_runtime.runtimes import preparing
@@ -56,7 +56,7 @@ class Supervisor:
         self._sink = sink
         self._workers: dict[str, Process] = {}
         self._nurseries: dict[str, Nursery] = {}
-        self._lock: Optional[IO[str]] = None
+        self._lock: Optional[Lock] = None
         self._idle_s: Optional[float] = None
         self._poller: Optional[Poller] = None
         self._own: Mapping[str, Callable[[dict[str, Any], bytes], bytes]] = {
@@ -88,13 +88,19 @@ class Supervisor:
 
     def _serve_one(self, line: bytes) -> bool:
         request: dict[str, Any] = {}
+        self._heard()
         try:
             request = decode(line)
             reply = self._reply(request, line)
         except EdgewrightError as error:
             reply = encode(failure(request, error))
         send(self._sink, reply)
+        self._heard()
         return request.get("op") != "bye"
+
+    def _heard(self) -> None:
+        if self._lock is not None:
+            self._lock.heard()
 
     def _reply(self, request: dict[str, Any], line: bytes) -> bytes:
         operation = str(request.get("op"))
@@ -111,7 +117,7 @@ class Supervisor:
                 f"the host speaks protocol {request.get('protocol')}, the agent {VERSION}; update the older one"
             )
         if request.get("lock") and self._lock is None:
-            self._lock = hold(Path(request["lock"]), str(request.get("owner")))
+            self._lock = Lock(Path(request["lock"]), str(request.get("owner")), request.get("idle_s"))
         self._idle_s = request.get("idle_s")
         return encode(answer(request, {"protocol": VERSION, "pid": os.getpid(), "python": sys.version.split()[0]}))
 

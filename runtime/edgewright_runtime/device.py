@@ -8,6 +8,8 @@ import json
 import os
 import platform
 import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +40,7 @@ def find_device() -> Device:
         "emulated": bool(emulation(isa, cpuinfo)),
     }
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    return Device(fingerprint=fingerprint, **facts)  # pyright: ignore[reportArgumentType]
+    return Device(fingerprint=fingerprint, soc=_soc(), **facts)  # pyright: ignore[reportArgumentType]
 
 
 def emulation(isa: str, cpuinfo: str, proc: Path = Path("/proc")) -> str:
@@ -83,11 +85,24 @@ def _installed(*packages: str) -> Mapping[str, str]:
 
 
 def _cpu(cpuinfo: str) -> str:
-    board = _read("/proc/device-tree/model").strip("\0 \n")
+    board = _read("/proc/device-tree/model").strip("\0 \n") or _property("ro.product.model")
     if board:
         return board
     match = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match.group(1).strip() if match else platform.processor() or "unknown"
+
+
+def _soc() -> str:
+    """The last, most general name in the device tree, such as `brcm,bcm2711`."""
+    return _read("/proc/device-tree/compatible").strip("\0 \n").split("\0")[-1] or _property("ro.soc.model")
+
+
+def _property(name: str) -> str:
+    """What Android says of itself; nothing elsewhere."""
+    if shutil.which("getprop") is None:
+        return ""
+    done = subprocess.run(["getprop", name], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _memory_bytes() -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -501,11 +502,12 @@ def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle, how: str) 
 
 def test_a_device_is_one_client_s_at_a_time(pipe: Pipe, runner: Path, tmp_path: Path) -> None:
     lock = str(tmp_path / "lock")
-    assert "result" in pipe.request("hello", protocol=1, lock=lock, owner="ann, run 7")
+    assert "result" in pipe.request("hello", protocol=1, lock=lock, owner="ann, run 7", idle_s=600)
     late = Pipe([str(runner)])
     found = late.request("hello", protocol=1, lock=lock, owner="bob")
     assert found["error"]["kind"] == "DeviceError"
-    assert found["error"]["message"].startswith("the device is in use by ann, run 7; ")
+    who = r"the device is in use by ann, run 7; it came \d+ s ago, and loses the device in (59\d|600) s unless"
+    assert re.match(who, found["error"]["message"])
     assert pipe.request("ping")["result"] == {}
     pipe.end()
     assert "result" in late.request("hello", protocol=1, lock=lock, owner="bob", idle_s=0.2)

@@ -64,9 +64,9 @@ def needy(findings: tuple[Finding, ...]) -> list[tuple[str, str, str]]:
 def test_what_is_missing_is_told_and_fetched(env: Environment, tmp_path: Path) -> None:
     milk = ("missing", "needy: milk", "there is no milk")
     took = ("missing", "needy: time", "only you can take it")
-    assert needy(examine("local", env)) == [("missing", "needy: bread", "there is no bread"), milk, took]
+    assert needy(examine("local", env).findings) == [("missing", "needy: bread", "there is no bread"), milk, took]
     assert [f for f in fix(env) if f.what.startswith("needy")] == [
         Finding("ok", "needy: bread", "fetched"),
         Finding("missing", "needy: milk", "the shop is closed"),
     ]
-    assert needy(examine("local", env)) == [("ok", "needy: bread", str(tmp_path / "bread")), milk, took]
+    assert needy(examine("local", env).findings) == [("ok", "needy: bread", str(tmp_path / "bread")), milk, took]

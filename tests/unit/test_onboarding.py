@@ -73,6 +73,7 @@ sensor\tina3221 VDD_IN
 sensor\tina3221 VDD_CPU_GPU_CV
 sensor\tina3221 VDD_IN
 busy\tanna@desk, process 4711
+held\t100 160 300 940.25
 """
 
 PHONE = """isa\taarch64\r
@@ -108,7 +109,7 @@ def test_a_jetson_that_is_busy_hot_and_held_back() -> None:
     assert device.sensors == ("ina3221 VDD_IN", "ina3221 VDD_CPU_GPU_CV")
     assert (device.throttled, device.capped, device.power_mode) == ("cpufreq-cpu0 at step 2", True, "15W")
     told = states(ORIN)
-    assert told["busy"] == "note: in use by anna@desk, process 4711"
+    assert told["busy"] == "note: in use by anna@desk, process 4711, for 840 s"
     assert told["int8"].startswith("ok: dot-product")
     assert told["power mode"].startswith("note: 15W")
 

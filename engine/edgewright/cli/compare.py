@@ -8,6 +8,7 @@ import click
 
 from edgewright.cli.console import (
     Console,
+    device_target_option,
     model_options,
     on_option,
     open_environment,
@@ -24,6 +25,7 @@ from edgewright.cli.console import (
 @click.option("--fail-if", multiple=True, metavar='"latency>+3%"', help="Exit 3 when so; latency, size or memory.")
 @preset_option
 @on_option
+@device_target_option
 @model_options
 @shared_options
 def command(
@@ -37,7 +39,7 @@ def command(
     **given: Any,
 ) -> int:
     """Measure two bundles or models against each other, in turns; B is judged against A."""
-    from edgewright.tables import amount, table
+    from edgewright.tables import amount, describe_device, table
     from edgewright.verbs.comparing import compare, parse_condition
 
     conditions = [parse_condition(text) for text in fail_if]
@@ -51,13 +53,14 @@ def command(
     if as_json:
         print_json(
             "comparison",
-            {"first": first, "second": second, "rows": found.rows, "changes": found.changes, "failed": found.failed},
+            {"first": first, "second": second, **vars(found)},
         )
         return 3 if found.failed else 0
     console.say("")
+    click.echo(f"on {describe_device(found.device)}")
     click.echo(table(("", "A", "B", "B against A"), [_line(row, found.changes, amount) for row in found.rows]))
-    for text in found.failed:
-        click.echo(f"failed: {text}")
+    for text in (*found.notes, *(f"failed: {text}" for text in found.failed)):
+        click.echo(text)
     return 3 if found.failed else 0
 
 

@@ -140,4 +140,8 @@ meter_option = click.option(
     "--meter", metavar="auto|none|NAME,...", help="What to read energy with; auto is the target's own list."
 )
 
+device_target_option = click.option(
+    "--target", "-t", metavar="NAME|FILE.toml", help="What the device counts as. [what it says it is]"
+)
+
 on_option = click.option("--on", metavar="ADDRESS", help="Where to run: local, ssh://user@host, adb://serial.")

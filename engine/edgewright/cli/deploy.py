@@ -60,7 +60,7 @@ def command(  # noqa: PLR0917 - one argument per option
     """
     from edgewright.pipeline import deploy, prepare
     from edgewright.report import settings
-    from edgewright.targets import find_target
+    from edgewright.verbs.subject import target_for
 
     console = Console()
     env = open_environment(console, no_plugin, cache)
@@ -73,7 +73,7 @@ def command(  # noqa: PLR0917 - one argument per option
         exporter=tuple(exporter.split(",")) if exporter else None,
     )
     request = _with_files(request, recipe)
-    target, note = find_target(request.target, env.registry)
+    target, note = target_for(request, env)
     if note:
         console.say(note)
     job = prepare(request, target, env)

@@ -9,6 +9,7 @@ import click
 
 from edgewright.cli.console import (
     Console,
+    device_target_option,
     meter_option,
     model_options,
     on_option,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @preset_option
 @meter_option
 @on_option
+@device_target_option
 @model_options
 @shared_options
 def command(

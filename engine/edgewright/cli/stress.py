@@ -66,12 +66,15 @@ def _document(found: Stress, deadline_ms: float | None) -> dict[str, object]:
         "energy": found.energy,
         "advice": found.advice,
         "notes": found.notes,
+        "device": found.device and vars(found.device),
     }
 
 
 def _show(found: Stress, deadline_ms: float | None) -> None:
-    from edgewright.tables import describe, table
+    from edgewright.tables import describe, describe_device, table
 
+    if found.device:
+        click.echo(f"on {describe_device(found.device)}")
     head = ["inputs", "exit", "to the end", "mean", "p99", "worst"]
     if deadline_ms is not None:
         head += [f"mean in {deadline_ms:g} ms", "p99", "worst", "late", "idle"]

@@ -19,6 +19,9 @@ def main(folder: str, name: str = "") -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return 75
+        lock.truncate(0)
+        lock.write("engine device setup\n")
+        lock.flush()
         _lead(name)
         for other in os.listdir("sites") if os.path.isdir("sites") else ():
             if other != name:

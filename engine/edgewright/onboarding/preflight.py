@@ -215,7 +215,7 @@ def parse_probe(said: str, python: Interpreter | None = None) -> Preflight:
         throttled=_throttled(told),
         sensors=tuple(dict.fromkeys(told.get("sensor", ()))),
         emulation=_emulation(isa, cpuinfo, told),
-        busy=first.get("busy", ""),
+        busy=_holder(first.get("busy", ""), first.get("held", "")),
         mark=_mark(first.get("mark", "")),
         python=python,
     )
@@ -300,6 +300,14 @@ def _emulation(isa: str, cpuinfo: str, told: Mapping[str, Sequence[str]]) -> str
     if "1" in "".join(told.get("virtual", ())):
         return "an Android emulator"
     return emulation_signs(isa, cpuinfo, told.get("program", ()), interpreted="interpreted" in told)
+
+
+def _holder(owner: str, held: str) -> str:
+    """Who holds the device, and for how long, by its own clock; nobody where the owner is empty."""
+    words = held.split()
+    if not owner or len(words) != 4:
+        return owner
+    return f"{owner}, for {max(0.0, float(words[3]) - float(words[0])):.0f} s"
 
 
 def _mark(text: str) -> Mapping[str, Any]:

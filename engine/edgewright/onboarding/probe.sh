@@ -32,7 +32,10 @@ folder=$root
 while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
 say disk "$(df -Pk "$folder" | tail -n 1)"
 say mark "$(text "$root/site/edgewright.json")"
-if [ -e "$root/lock" ] && command -v flock >/dev/null; then flock -n "$root/lock" true || say busy "$(text "$root/lock")"; fi
+if [ -e "$root/lock" ] && command -v flock >/dev/null; then flock -n "$root/lock" true || {
+  say busy "$(text "$root/lock")"
+  say held "$(sed -n 2p "$root/lock") $(cut -d ' ' -f 1 /proc/uptime)"
+}; fi
 
 cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor | sort -u | while read -r line; do say governor "$line"; done
 for policy in /sys/devices/system/cpu/cpufreq/policy*; do

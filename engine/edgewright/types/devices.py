@@ -20,6 +20,7 @@ class Target:
     """What we expect of a device. `compute` is the peak per dtype, `recipe` what runs when nothing is asked.
 
     `default` marks the one target of a `family` that the family's name stands for.
+    `models` are patterns of what such a device calls itself: its board, or its system on a chip.
     `meters` are tried in order, and the first that finds its sensor is read.
     Units: memory in bytes, compute in GFLOP/s (or GOP/s for integers), bandwidth in GB/s, power in W;
     each Figure repeats its own.
@@ -42,12 +43,16 @@ class Target:
     predictor: str = "roofline"
     recipe: tuple[str, ...] = ("simplify",)
     features: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     notes: str = ""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What was found behind a connection. `fingerprint` changes when anything that moves a latency does."""
+    """What was found behind a connection. `fingerprint` changes when anything that moves a latency does.
+
+    `cpu` is what the board or the processor calls itself, `soc` the system on a chip; empty where nothing tells.
+    """
 
     fingerprint: str
     isa: str
@@ -62,3 +67,4 @@ class Device:
     providers: tuple[str, ...]
     governor: str
     emulated: bool
+    soc: str = ""

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from edgewright.agent import start_agent
 from edgewright.environment import Environment
@@ -30,9 +31,21 @@ OPTIONAL = {
 }
 
 
-def examine(address: str, env: Environment) -> tuple[Finding, ...]:
+@dataclass(frozen=True)
+class Checkup:
+    """What was found; `status` is the exit code of what kept the device from being looked at, else 0."""
+
+    findings: tuple[Finding, ...]
+    status: int = 0
+
+
+def examine(address: str, env: Environment) -> Checkup:
     """Everything, whatever is broken: a device that does not answer is a finding too."""
-    return (*_host(env.store), *_runners(), *_plugins(env.registry), *_exporters(env), *_device(address, env))
+    found = [*_host(env.store), *_runners(), *_plugins(env.registry), *_exporters(env)]
+    try:
+        return Checkup((*found, *_device(address, env)))
+    except EdgewrightError as error:
+        return Checkup((*found, Finding("missing", address, str(error))), error.exit_code)
 
 
 def fix(env: Environment) -> tuple[Finding, ...]:
@@ -95,17 +108,16 @@ def _requirements(env: Environment) -> Iterator[tuple[str, Requirement]]:
         yield from ((env.registry.name(EXPORTERS, offer), requirement) for requirement in needed)
 
 
-def _device(address: str, env: Environment) -> Iterator[Finding]:
-    try:
-        with ExitStack() as stack:
-            link = open_link(address, env, stack)
-            device = preflight.examine(link)
-            told, ready = tuple(findings(device, address, time.time())), _ready(device)
-            agent = stack.enter_context(start_agent(link, env.store.folder("agents"))) if ready else None
-            yield from told
-            yield from _runtimes(agent.device(), env.registry) if agent else ()
-    except EdgewrightError as error:
-        yield Finding("missing", address, str(error))
+def _device(address: str, env: Environment) -> tuple[Finding, ...]:
+    """Raises: DeviceError when it does not answer, RecipeError for an address that is none."""
+    with ExitStack() as stack:
+        link = open_link(address, env, stack)
+        device = preflight.examine(link)
+        told = findings(device, address, time.time())
+        if not _ready(device):
+            return tuple(told)
+        agent = stack.enter_context(start_agent(link, env.store.folder("agents")))
+        return (*told, *_runtimes(agent.device(), env.registry))
 
 
 def _ready(device: preflight.Preflight) -> bool:

@@ -8,13 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from edgewright import measure
+from edgewright.agent import LOCAL
 from edgewright.environment import Environment
 from edgewright.errors import RecipeError, suggest
 from edgewright.pipeline import open_agent
 from edgewright.recipe import Request
+from edgewright.targets import unlike
 from edgewright.timings import Measured
-from edgewright.types import Measurement, Row
-from edgewright.verbs.subject import open_subject
+from edgewright.types import Device, Measurement, Row
+from edgewright.verbs.subject import open_subject, target_at
 
 QUANTITIES = ("latency", "size", "memory")
 
@@ -36,11 +38,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two subjects side by side, the relative change of each quantity (second / first - 1), and what failed."""
+    """Two subjects side by side, the relative change of each quantity (second / first - 1), and what failed.
 
+    `notes` say how the `device` differs from the target that was named.
+    """
+
+    device: Device
     rows: tuple[Row, ...]
     changes: Mapping[str, tuple[float, float]]
     failed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def parse_condition(text: str) -> Condition:
@@ -60,14 +67,15 @@ def compare(
     env: Environment,
 ) -> Comparison:
     """Raises: BundleError, ModelError, DeviceError."""
-    subjects = [open_subject(source, request, env) for source in sources]
     names = ("first", "second")
-    candidates = {
-        name: measure.Candidate(subject.bundle.path, {"runtimes": subject.runtimes})
-        for name, subject in zip(names, subjects, strict=True)
-    }
     with ExitStack() as stack:
-        agent = open_agent(request.on or "local", env, stack)
+        agent = open_agent(request.on or LOCAL, env, stack)
+        target = target_at(agent, request, env)
+        subjects = [open_subject(source, request, target, agent, env) for source in sources]
+        candidates = {
+            name: measure.Candidate(subject.bundle.path, {"runtimes": subject.runtimes})
+            for name, subject in zip(names, subjects, strict=True)
+        }
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
         preset = measure.find_preset(request.preset or "default")
         seed = request.seed or 0
@@ -76,7 +84,8 @@ def compare(
     rows = _rows(found["first"], found["second"], sizes)
     changes = _changes(found["second"].ratio, rows)
     failed = tuple(c.text for c in conditions if c.quantity in changes and c.fails(changes[c.quantity]))
-    return Comparison(rows, changes, failed)
+    differs = unlike(target, agent.device(), env.registry) if request.target else ""
+    return Comparison(agent.device(), rows, changes, failed, tuple(filter(None, [differs])))
 
 
 def _rows(first: Measured, second: Measured, sizes: Sequence[Measurement]) -> tuple[Row, ...]:

@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 
 from edgewright import measure
-from edgewright.agent import Agent
+from edgewright.agent import LOCAL, Agent
 from edgewright.bundle import Bundle
 from edgewright.environment import Environment
-from edgewright.errors import RecipeError, TargetError
+from edgewright.errors import RecipeError
 from edgewright.measure import Candidate, Preset
 from edgewright.metering import metered, with_energy
-from edgewright.pipeline import THIS_HOST, open_agent
+from edgewright.pipeline import open_agent
 from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
 from edgewright.recipe import Request, meters_of
-from edgewright.targets import find_target
+from edgewright.targets import unlike
 from edgewright.timings import Measured
-from edgewright.types import Device, Measurement, Target
+from edgewright.types import Device, Measurement
 from edgewright.verbs.details import Asked, Details, held, kind_of, look_closer
 from edgewright.verbs.leaving import Way, exit_names, ways_of
-from edgewright.verbs.subject import Subject, open_subject
+from edgewright.verbs.subject import Subject, open_subject, target_at
 
 MOST_BYTES = 512 << 20
 """Of real inputs: the process that is timed holds them all."""
@@ -75,16 +75,16 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
     """
     preset = measure.find_preset(request.preset or "default")
     minutes = 0 if asked.sustained is None else _minutes(asked.sustained)
-    subject = open_subject(source, request, env)
     with ExitStack() as stack:
+        agent = open_agent(request.on or LOCAL, env, stack)
+        target = target_at(agent, request, env)
+        subject = open_subject(source, request, target, agent, env)
         real = _real(subject.bundle, request, asked.examples, stack)
         bundle = real.bundle if real else subject.bundle
-        agent = open_agent(request.on or "local", env, stack)
         candidate = Candidate(bundle.path, _options(subject, request, agent))
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
         details = look_closer(agent, candidate, bundle, real, asked, preset)
-        meters = meters_of(request, _target(subject, request, env), env.registry)
-        with metered(agent, meters, env.registry) as meter:
+        with metered(agent, meters_of(request, target, env.registry), env.registry) as meter:
             found = measure.measure_one(agent, candidate, preset, env.progress, meter=meter)
         found = with_energy({measure.ALONE: found}, meter)[measure.ALONE]
         if details.exits is not None:
@@ -92,7 +92,9 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
         medians = tuple(_sustain(agent, candidate, minutes, env))
         device = agent.device()
     ways = () if details.exits is None else ways_of(bundle, details.exits, found)
-    return Profile(subject, device, found, details, real, ways, medians, _notes(bundle, real, found))
+    differs = unlike(target, device, env.registry) if request.target else ""
+    notes = (*filter(None, [differs]), *_notes(bundle, real, found))
+    return Profile(subject, device, found, details, real, ways, medians, notes)
 
 
 def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> RealInputs | None:
@@ -108,17 +110,6 @@ def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> Rea
     inputs = draw_inputs(task, split, count, MOST_BYTES)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-inputs-")))
     return RealInputs(task.name, split, inputs, with_inputs(bundle, inputs, folder))
-
-
-def _target(subject: Subject, request: Request, env: Environment) -> Target:
-    """What was named, else what the bundle was made for where that is known here, else this host."""
-    named = request.target or str(subject.bundle.extra.get("target", THIS_HOST))
-    try:
-        return find_target(named, env.registry)[0]
-    except TargetError:
-        if request.target:
-            raise
-        return find_target(THIS_HOST, env.registry)[0]
 
 
 def _options(subject: Subject, request: Request, agent: Agent) -> dict[str, object]:

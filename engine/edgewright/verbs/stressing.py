@@ -18,7 +18,7 @@ from edgewright.environment import Environment, Progress
 from edgewright.pipeline import open_agent
 from edgewright.realinputs import draw_inputs, open_task
 from edgewright.task import noise_task
-from edgewright.types import Array, Arrays, Measurement, unknown
+from edgewright.types import Array, Arrays, Device, Measurement, unknown
 from edgewright.verbs.crafting import craft, probe_of
 from edgewright.verbs.leaving import WHOLE, whole_chain
 from edgewright.verbs.subject import runtime_entries
@@ -70,6 +70,7 @@ class Case:
 class Stress:
     """What was found: the first case is real inputs. `refused` says which attacks could not be tried, and why.
 
+    `device` is where; None where nothing had to be run.
     `whole` is what no input can exceed: the time to the end of the chain.
     """
 
@@ -80,6 +81,7 @@ class Stress:
     energy: Measurement
     advice: str
     notes: tuple[str, ...] = ()
+    device: Device | None = None
 
 
 def stress(source: Path, asked: Asked, env: Environment) -> Stress:
@@ -105,10 +107,11 @@ def stress(source: Path, asked: Asked, env: Environment) -> Stress:
         crafted = craft(probe, inputs, asked.seed, env)
         timed = _timed(agent, opened, {name: inputs, **crafted.inputs}, asked.deadline_ms, env.progress)
         whole = whole_chain(agent, opened, bundle)
-        energy = unknown("energy", "mJ", f"no energy meter was found on {agent.address}")
-        emulated = agent.device().emulated
-    cases = _cases(timed, {name: "as they come", **crafted.about}, asked.deadline_ms, emulated=emulated)
-    return Stress(bundle, cases, crafted.refused, whole, energy, advise(cases, asked.deadline_ms, bundle), notes)
+        device = agent.device()
+    energy = unknown("energy", "mJ", "no meter was read: `engine profile` does so")
+    cases = _cases(timed, {name: "as they come", **crafted.about}, asked.deadline_ms, emulated=device.emulated)
+    advice = advise(cases, asked.deadline_ms, bundle)
+    return Stress(bundle, cases, crafted.refused, whole, energy, advice, notes, device)
 
 
 def real_inputs(bundle: Bundle, asked: Asked) -> tuple[str, Arrays, tuple[str, ...]]:

@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewright.agent import Agent
 from edgewright.arrays import read_npz
-from edgewright.bench import Bench
 from edgewright.bundle import Bundle, is_bundle, open_bundle
 from edgewright.environment import Environment
 from edgewright.errors import BundleError
 from edgewright.job import Job
-from edgewright.pipeline import THIS_HOST, load, open_bench
+from edgewright.pipeline import load, open_agent, open_bench
 from edgewright.recipe import Request, resolve
 from edgewright.registry import RUNTIMES, Registry
-from edgewright.targets import find_target
+from edgewright.targets import THIS_HOST, check_device, find_target, target_of
 from edgewright.task import noise_task
 from edgewright.types import Arrays, Model, Target
 
@@ -31,8 +31,8 @@ class Subject:
     inputs: Arrays
 
 
-def open_subject(source: str, request: Request, env: Environment) -> Subject:
-    """A bundle, opened and verified; or a model, loaded and given the target's default plan.
+def open_subject(source: str, request: Request, target: Target, agent: Agent, env: Environment) -> Subject:
+    """A bundle, opened and verified; or a model, loaded and given the target's default plan for the agent's device.
 
     Raises: BundleError, ModelError, RefusedError.
     """
@@ -40,17 +40,35 @@ def open_subject(source: str, request: Request, env: Environment) -> Subject:
         bundle = open_bundle(Path(source))
         return Subject(bundle.name, bundle, runtime_entries(bundle, env.registry), example_of(bundle))
     with ExitStack() as stack:
-        bench = bench_for(source, request, env, stack)
+        bench = open_bench(job_for(source, request, target, env), env, stack, agent)
         model = bench.reference
         plan = bench.plan(model)
         bundle = open_bundle(bench.trial(model, plan))
         return Subject(model.name, bundle, bench.entries(plan), bench.sample())
 
 
-def bench_for(source: str, request: Request, env: Environment, stack: ExitStack) -> Bench:
-    """A bench around one model, with no methods to apply."""
-    target, _ = find_target(request.target or THIS_HOST, env.registry)
-    return open_bench(job_for(source, request, target, env), env, stack)
+def target_for(request: Request, env: Environment) -> tuple[Target, str]:
+    """The target that was named, else what the device at `request.on` is; and a sentence where it is not as written.
+
+    Raises: TargetError, DeviceError.
+    """
+    if request.target or not request.on:
+        return find_target(request.target, env.registry)
+    with ExitStack() as stack:
+        target = target_at(open_agent(request.on, env, stack), request, env)
+    return target, f"no target was named; taking what {request.on} is: {target.name} ({target.title})"
+
+
+def target_at(agent: Agent, request: Request, env: Environment) -> Target:
+    """The target that was named, else the one that the agent's device is.
+
+    Raises: TargetError when the device cannot be what was named.
+    """
+    if request.target is None:
+        return find_target(THIS_HOST, env.registry)[0] if agent.here else target_of(agent.device(), env.registry)
+    target, _ = find_target(request.target, env.registry)
+    check_device(target, agent.device(), agent.address)
+    return target
 
 
 def job_for(source: str, request: Request, target: Target, env: Environment) -> Job:
@@ -67,7 +85,8 @@ def job_for(source: str, request: Request, target: Target, env: Environment) -> 
 def lowered_model(source: str, request: Request, env: Environment) -> Model:
     """The model as ONNX, whatever it came as."""
     with ExitStack() as stack:
-        return bench_for(source, request, env, stack).reference
+        target, _ = find_target(request.target or THIS_HOST, env.registry)
+        return open_bench(job_for(source, request, target, env), env, stack).reference
 
 
 def runtime_entries(bundle: Bundle, registry: Registry) -> Mapping[str, str]:

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <optional>
 
@@ -43,9 +44,30 @@ static int cores() {
   return ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
 }
 
+/* What Android says of itself; nothing elsewhere. */
+static std::string property(const std::string &name) {
+  FILE *said = ::popen(("command -v getprop >/dev/null && getprop " + name).c_str(), "re");
+  if (!said) return "";
+  char text[256] = "";
+  size_t size = ::fread(text, 1, sizeof text, said);
+  ::pclose(said);
+  return stripped(std::string(text, size));
+}
+
+/* The last, most general name in the device tree, such as `brcm,bcm2711`. */
+static std::string soc() {
+  std::string drop(" \n\0", 3), names = read_or_empty("/proc/device-tree/compatible");
+  size_t end = names.find_last_not_of(drop);
+  if (end == std::string::npos) return repaired(property("ro.soc.model"));
+  names.resize(end + 1);
+  return repaired(names.substr(names.find_last_of('\0') + 1));
+}
+
 static std::string cpu(const std::string &cpuinfo) {
   std::string board = stripped(read_or_empty("/proc/device-tree/model"), std::string(" \n\0", 3));
   if (!board.empty()) return repaired(board);
+  std::string product = property("ro.product.model");
+  if (!product.empty()) return repaired(product);
   std::string named = cpuinfo_field(cpuinfo, {"model name", "Hardware", "Model"});
   return named.empty() ? "unknown" : repaired(named);
 }
@@ -108,6 +130,7 @@ Json find_device() {
       {"emulated", is_emulated(isa, cpuinfo)},
   };
   device.set("fingerprint", sha256(device.sorted()).substr(0, 16));
+  device.set("soc", soc());
   return device;
 }
 

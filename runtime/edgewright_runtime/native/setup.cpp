@@ -55,9 +55,9 @@ int place(const std::string &folder, const std::string &name) {
   constexpr int busy = 75;
   try {
     std::filesystem::current_path(folder);
-    int lock = hold("lock", "engine device setup");
+    Lock lock;
+    lock.take("lock", "engine device setup", 0);
     lead(name);
-    ::close(lock);
     return 0;
   } catch (const Error &held) {
     std::fprintf(stderr, "%s\n", held.what());

@@ -39,6 +39,7 @@ class Supervisor {
   bool serve_one(const std::string &line) {
     Json request;
     std::string reply;
+    lock_.heard();
     try {
       request = decode(line);
       reply = reply_to(request, line);
@@ -48,7 +49,9 @@ class Supervisor {
       reply = failure(request, "InputError", std::string("the request cannot be used: ") + error.what());
     }
     const Json &operation = request.get("op");
-    return send(sink_, reply) && !(operation.is_text() && operation.text() == "bye");
+    const bool sent = send(sink_, reply);
+    lock_.heard();
+    return sent && !(operation.is_text() && operation.text() == "bye");
   }
 
   std::string reply_to(const Json &request, const std::string &line) {
@@ -74,8 +77,8 @@ class Supervisor {
       throw DeviceError("the host speaks protocol " + protocol.shown() + ", the agent " + std::to_string(PROTOCOL) +
                         "; update the older one");
     const Json &lock = request.get("lock"), &owner = request.get("owner"), &idle = request.get("idle_s");
-    if (lock.truthy() && lock_ < 0) lock_ = hold(lock.text(), owner.is_text() ? owner.text() : owner.shown());
     idle_ = idle.kind() == Json::Kind::number ? std::optional<double>(idle.real()) : std::nullopt;
+    if (lock.is_text()) lock_.take(lock.text(), owner.is_text() ? owner.text() : owner.shown(), idle_.value_or(0));
     return answer(request, Json::Members{{"protocol", PROTOCOL}, {"pid", ::getpid()}, {"python", ""}});
   }
 
@@ -154,7 +157,8 @@ class Supervisor {
   }
 
   Lines requests_;
-  int sink_, lock_ = -1;
+  int sink_;
+  Lock lock_;
   std::optional<double> idle_; /* seconds of silence after which the host counts as gone */
   std::map<std::string, std::unique_ptr<Child>> workers_;
   std::unique_ptr<Child> poller_; /* while a meter is read */
