@@ -39,4 +39,7 @@ def find_runtime(name: str, entries: Mapping[str, str]) -> Runtime:
     try:
         return cast("Runtime", getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError) as error:
-        raise InputError(f"the runtime {name!r} cannot be imported from {known[name]}: {error}") from error
+        raise InputError(
+            f"the runtime {name!r} cannot be imported from {known[name]} on this device ({error}); "
+            "install its package there"
+        ) from error

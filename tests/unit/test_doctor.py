@@ -70,3 +70,19 @@ def test_what_is_missing_is_told_and_fetched(env: Environment, tmp_path: Path) -
         Finding("missing", "needy: milk", "the shop is closed"),
     ]
     assert needy(examine("local", env).findings) == [("ok", "needy: bread", str(tmp_path / "bread")), milk, took]
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "reason"),
+    [
+        ("local://elsewhere", 4, "local takes no address"),
+        ("ftp://board", 2, "allowed: adb, local, ssh"),
+    ],
+)
+def test_a_device_that_cannot_be_looked_at_is_the_last_line_and_the_exit_code(
+    env: Environment, address: str, code: int, reason: str
+) -> None:
+    found = examine(address, env)
+    assert found.status == code
+    assert (found.findings[-1].state, found.findings[-1].what) == ("missing", address)
+    assert reason in found.findings[-1].found
