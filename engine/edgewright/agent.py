@@ -155,6 +155,10 @@ class Agent:
             self._device = Device(**found)
         return self._device
 
+    def conditions(self) -> Mapping[str, Any]:
+        """What the device is like now; see `edgewright_runtime.circumstances`."""
+        return self.ask("conditions")
+
     def check_threads(self, threads: int) -> None:
         """Raises: InputError when the device has fewer CPUs than that: threads that wait for one are slower."""
         check_threads(threads, self.device().cores, f"the device at {self.address}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Optional
 
 FEATURES = frozenset(
     (
@@ -25,6 +26,9 @@ ARM_BITS: Mapping[int, Mapping[str, int]] = {
 }
 """Where Linux tells a process on aarch64 what it can do (arch/arm64/include/uapi/asm/hwcap.h)."""
 
+THROTTLED = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+"""The bits of `vcgencmd get_throttled` that tell of now."""
+
 _X86 = ("x86_64", "i686")
 
 
@@ -39,6 +43,32 @@ def listed_features(cpuinfo: str) -> frozenset[str]:
     """Those of `FEATURES` that cpuinfo lists; empty where it lists none."""
     match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return frozenset(match.group(1).split()) & FEATURES if match else frozenset()
+
+
+def hottest(zones: Iterable[str]) -> Optional[float]:
+    """The highest of thermal zones (`48312 cpu-thermal`, in thousandths) in °C.
+
+    Zones below -40 are switched off, and those called PMIC tell a fixed value.
+    """
+    found = (re.fullmatch(r"(-?\d+)\s*(.*)", zone.strip()) for zone in zones)
+    readings = [int(match.group(1)) / 1000 for match in found if match and "PMIC" not in match.group(2)]
+    return max((reading for reading in readings if reading > -40), default=None)
+
+
+def throttle_signs(coolers: Iterable[str], vcgencmd: str = "", thermalservice: str = "") -> str:
+    """Whatever slows the clocks down at this moment, as the board's own tools call it; empty where nothing does.
+
+    `coolers` are steps and kinds of the kernel's cooling devices (`2 cpufreq-cpu0`), of which fans slow nothing down;
+    the others what `vcgencmd get_throttled` (Raspberry Pi) and `dumpsys thermalservice` (Android) print.
+    """
+    bits = re.search(r"throttled=(0x[0-9a-fA-F]+)", vcgencmd)
+    signs = [name for bit, name in THROTTLED.items() if bits and int(bits.group(1), 16) >> bit & 1]
+    status = re.search(r"Thermal Status:\s*(\d+)", thermalservice)
+    signs += [f"thermal status {status.group(1)}"] if status and status.group(1) != "0" else []
+    for cooler in coolers:
+        state, _, kind = cooler.partition(" ")
+        signs += [f"{kind} at step {state}"] if state.isdigit() and int(state) and "fan" not in kind.lower() else []
+    return ", ".join(signs)
 
 
 def emulation_signs(isa: str, cpuinfo: str, programs: Iterable[str], *, interpreted: bool) -> str:

@@ -143,10 +143,10 @@ def measure_one(
     try:
         _, settled = agent.warm(opened)
         taken, depths = run_for(agent, opened, preset, progress, meter=meter)
-        peak = agent.memory(opened)
+        peak, after = agent.memory(opened), agent.conditions()
     finally:
         agent.close(opened)
-    setting = _setting(agent.device(), candidate, preset, (opened,)).noting(settled=settled)
+    setting = _setting(agent.device(), candidate, preset, (opened,), after).noting(settled=settled)
     return Measured(
         latency=latency_of(setting, [taken], [depths]),
         load=median_of(setting, "load", [opened.load_ms]),
@@ -251,11 +251,15 @@ def compare(
             progress(f"comparing {', '.join(running)}", number + 1, preset.rounds)
         if race and number + 1 == FIRST_LOOK:
             running = {name: candidates[name] for name in (reference, *_hopeful(running, reference, rounds))}
+    after = agent.conditions()
     own = {name: [each for each in rounds if name in each.opened] for name in candidates}
     quick = {name: _undisturbed(name, own[name]) for name in candidates}
     return {
         name: _summed_up(
-            agent.device(), name, candidates[name], preset, own[name], _log_ratios(quick[reference], quick[name])
+            name,
+            own[name],
+            _setting(agent.device(), candidates[name], preset, [each.opened[name] for each in own[name]], after),
+            _log_ratios(quick[reference], quick[name]),
         )
         for name in candidates
     }
@@ -346,17 +350,9 @@ def _turn(agent: Agent, opened: Opened, pace: _Pace) -> Timed:
     return agent.time(opened, least_runs=TURN_RUNS, least_ns=pace.turn_ns, settle_ns=pace.settle_ns)
 
 
-def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
-    device: Device,
-    name: str,
-    candidate: Candidate,
-    preset: Preset,
-    rounds: Sequence[_Round],
-    log_ratios: Sequence[float],
-) -> Measured:
+def _summed_up(name: str, rounds: Sequence[_Round], setting: Setting, log_ratios: Sequence[float]) -> Measured:
     opened = [r.opened[name] for r in rounds]
     started = [r.opened[name] for r in rounds if r.memory]
-    setting = _setting(device, candidate, preset, opened)
     runs = [ns for r in rounds for ns in r.runs_ns[name]]
     depths = [depth for r in rounds for depth in r.depths[name]]
     return Measured(
@@ -371,7 +367,10 @@ def _summed_up(  # noqa: PLR0917 - what was measured, of what, how
     )
 
 
-def _setting(device: Device, candidate: Candidate, preset: Preset, opened: Sequence[Opened]) -> Setting:
+def _setting(
+    device: Device, candidate: Candidate, preset: Preset, opened: Sequence[Opened], after: Mapping[str, Any]
+) -> Setting:
+    """What a figure holds for: `before` is when the first process had loaded, `after` when all had run."""
     conditions = {
         "device": device.fingerprint,
         "cpu": device.cpu,
@@ -383,6 +382,6 @@ def _setting(device: Device, candidate: Candidate, preset: Preset, opened: Seque
         "preset": preset.name,
         "rounds": len(opened),
         "before": dict(opened[0].conditions),
-        "after": dict(opened[-1].conditions),
+        "after": dict(after),
     }
     return Setting("simulated" if device.emulated else "measured", conditions)

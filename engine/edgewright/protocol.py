@@ -29,6 +29,7 @@ OPERATIONS = (
     "hello",
     "ping",
     "device",
+    "conditions",
     "open",
     "infer",
     "explore",

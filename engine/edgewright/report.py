@@ -10,6 +10,7 @@ from edgewright.bench import Bench
 from edgewright.bundle import plain
 from edgewright.job import Candidate, Job
 from edgewright.race import Raced
+from edgewright.steadiness import warnings
 from edgewright.tables import describe_device
 from edgewright.targets import THIS_HOST, unlike
 from edgewright.timings import WORST
@@ -40,7 +41,7 @@ def build_report(
         candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
         skipped=tuple(skipped),
         settings=settings(job),
-        notes=(*job.task.notes, *_unlike(bench)),
+        notes=(*job.task.notes, *_unlike(bench), *warnings(next(iter(shipped.latency.values())).conditions)),
         race=tuple(entrant for c in candidates for entrant in raced[c.name].entrants),
         recording=original.recording,
     )

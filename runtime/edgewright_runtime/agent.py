@@ -20,6 +20,7 @@ from typing import Any, Optional
 from edgewright.errors import DeviceError, EdgewrightError, InputError, PluginError, suggest
 from edgewright.protocol import OPERATIONS, VERSION, answer, decode, encode, failure
 from edgewright_runtime.channel import Lines, private_streams, send
+from edgewright_runtime.circumstances import conditions
 from edgewright_runtime.holding import Lock
 from edgewright_runtime.nursery import POSSIBLE, Nursery
 from edgewright_runtime.polling import Poller, rest
@@ -63,6 +64,7 @@ class Supervisor:
             "hello": self._hello,
             "ping": lambda request, line: encode(answer(request, {})),
             "device": self._device,
+            "conditions": lambda request, line: encode(answer(request, dict(conditions()))),
             "open": self._open,
             "close": self._close,
             "meter": self._meter,

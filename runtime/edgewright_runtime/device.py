@@ -58,14 +58,6 @@ def _program(process: Path) -> str:
         return ""
 
 
-def conditions() -> dict[str, object]:
-    """What may change from one measurement to the next: load averages, temperature in °C where it can be read."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    zones = (_read(str(zone)) for zone in Path("/sys/class/thermal").glob("thermal_zone*/temp"))
-    readings = [int(text) / 1000 for text in zones if text.strip().lstrip("-").isdigit()]
-    return {"load_average": load, "temperature_c": max(readings) if readings else None}
-
-
 def _runtimes() -> tuple[Mapping[str, str], tuple[str, ...]]:
     versions = {"numpy": version("numpy"), **_installed("openvino", "apache-tvm")}
     try:

@@ -17,7 +17,8 @@ from edgewright.errors import EdgewrightError, InputError, PluginError
 from edgewright.protocol import answer, decode, encode, failure, read_array, write_array
 from edgewright.types import Arrays
 from edgewright_runtime.channel import private_streams, send
-from edgewright_runtime.device import conditions, find_device
+from edgewright_runtime.circumstances import conditions
+from edgewright_runtime.device import find_device
 from edgewright_runtime.process import die_with_parent, peak_bytes, resident_bytes, share_cpus
 from edgewright_runtime.runtimes import find_runtime
 

@@ -84,7 +84,8 @@ def _document(found: Profile) -> dict[str, object]:
         "exits": found.ways,
         "deadline": details.capped,
         "operators": operators,
-        "minutes": found.minutes,
+        "minutes": found.sustained.minutes,
+        "looks": found.sustained.looks,
         "notes": found.notes,
         "runs_ns": found.measured.runs_ns,
         "depths": found.measured.depths,
@@ -93,13 +94,15 @@ def _document(found: Profile) -> dict[str, object]:
 
 
 def _show(found: Profile) -> None:
+    from edgewright.steadiness import in_words
     from edgewright.tables import describe
 
     click.echo(f"{found.subject.name} on {found.device.cpu}, {found.device.cores} cores")
     if found.real:
         click.echo(f"real inputs: {found.real.count}, from the {found.real.split} split of {found.real.task}")
-    for row in (*found.rows, *found.minutes):
+    for row in (*found.rows, *found.sustained.minutes):
         click.echo(describe(row))
+    click.echo(in_words(found.measured.latency["p50"].conditions))
     if found.ways:
         _show_ways(found.ways)
     if found.details.capped:

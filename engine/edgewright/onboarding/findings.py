@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgewright.onboarding.preflight import PACKAGES, Interpreter, Package, Preflight, Runner
+from edgewright.steadiness import HOT_C
 from edgewright.tables import amount
 
 LITTLE_DISK, LITTLE_MEMORY = 300e6, 200e6
 """Bytes: numpy, onnxruntime and a bundle of middling size; what they take in memory."""
-
-HOT_C = 80.0
-"""Where boards begin to slow down (Raspberry Pi: 80 °C soft limit; Jetson: some degrees above)."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from edgewright.errors import DeviceError
-from edgewright.machine import ARM_BITS, arm_features, emulation_signs, listed_features
+from edgewright.machine import ARM_BITS, arm_features, emulation_signs, hottest, listed_features, throttle_signs
 from edgewright.protocols import Link
 from edgewright.runnerfile import NAME
 
@@ -211,8 +211,8 @@ def parse_probe(said: str, python: Interpreter | None = None) -> Preflight:
         governor=" ".join(told.get("governor", ())),
         capped=any(_capped(pair) for pair in told.get("khz", ())),
         power_mode=first.get("power_mode", ""),
-        temperature_c=_temperature(told.get("zone", ())),
-        throttled=_throttled(told),
+        temperature_c=hottest(told.get("zone", ())),
+        throttled=throttle_signs(told.get("cooler", ()), first.get("vcgencmd", ""), first.get("thermalservice", "")),
         sensors=tuple(dict.fromkeys(told.get("sensor", ()))),
         emulation=_emulation(isa, cpuinfo, told),
         busy=_holder(first.get("busy", ""), first.get("held", "")),
@@ -268,32 +268,6 @@ def _features(isa: str, auxv: str, cpuinfo: str) -> frozenset[str]:
 def _capped(pair: str) -> bool:
     numbers = [int(word) for word in pair.split() if word.isdigit()]
     return len(numbers) == 2 and numbers[1] < numbers[0]
-
-
-def _temperature(zones: Sequence[str]) -> float | None:
-    """The hottest zone in °C. Zones below -40 are switched off; PMIC reports a fixed 100 on old boards."""
-    found = [zone.split(None, 1) for zone in zones if zone]
-    readings = [int(words[0]) / 1000 for words in found if re.fullmatch(r"-?\d+", words[0]) and "PMIC" not in words[-1]]
-    return max((reading for reading in readings if reading > -40), default=None)
-
-
-THROTTLED = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-"""The bits of `vcgencmd get_throttled` that tell of now."""
-
-
-def _throttled(told: Mapping[str, Sequence[str]]) -> str:
-    """Whatever slows the clocks down at this moment, as the board's own tools call it."""
-    signs: list[str] = []
-    for said in told.get("vcgencmd", ()):
-        bits = re.search(r"throttled=(0x[0-9a-fA-F]+)", said)
-        signs += [name for bit, name in THROTTLED.items() if bits and int(bits.group(1), 16) >> bit & 1]
-    for said in told.get("thermalservice", ()):
-        status = re.search(r"(\d+)\s*$", said)
-        signs += [f"thermal status {status.group(1)}"] if status and status.group(1) != "0" else []
-    for said in told.get("cooler", ()):
-        state, _, kind = said.partition(" ")
-        signs += [f"{kind} at step {state}"] if state.isdigit() and int(state) and "fan" not in kind.lower() else []
-    return ", ".join(signs)
 
 
 def _emulation(isa: str, cpuinfo: str, told: Mapping[str, Sequence[str]]) -> str:

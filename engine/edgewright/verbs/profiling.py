@@ -5,32 +5,28 @@ With a task, on real inputs: where they leave a model with gates, and what runs 
 
 from __future__ import annotations
 
-import re
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from edgewright import measure
 from edgewright.agent import LOCAL, Agent
 from edgewright.bundle import Bundle
 from edgewright.environment import Environment
-from edgewright.errors import RecipeError
 from edgewright.measure import Candidate, Preset
 from edgewright.metering import metered, with_energy
 from edgewright.pipeline import open_agent
 from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
 from edgewright.recipe import Request, meters_of
+from edgewright.steadiness import warnings
 from edgewright.targets import unlike
 from edgewright.timings import Measured
 from edgewright.types import Device, Measurement
-from edgewright.verbs.details import Asked, Details, held, kind_of, look_closer
+from edgewright.verbs.details import Asked, Details, look_closer
 from edgewright.verbs.leaving import Way, exit_names, ways_of
 from edgewright.verbs.subject import Subject, open_subject, target_at
+from edgewright.verbs.sustaining import NOT_SUSTAINED, Sustained, parse_minutes, sustain
 
 MOST_BYTES = 512 << 20
 """Of real inputs: the process that is timed holds them all."""
@@ -38,7 +34,7 @@ MOST_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured. `minutes` are the medians of a sustained run, one a minute.
+    """What was measured, with what a long run told where one was asked for.
 
     `ways` says where `real` inputs left and what runs to there took; it is empty where all take the same way.
     """
@@ -49,7 +45,7 @@ class Profile:
     details: Details
     real: RealInputs | None = None
     ways: tuple[Way, ...] = ()
-    minutes: Sequence[Measurement] = ()
+    sustained: Sustained = NOT_SUSTAINED
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,7 +70,7 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
     Raises: BundleError, ModelError, TaskError, RecipeError, DeviceError, InputError for a deadline that cannot be kept.
     """
     preset = measure.find_preset(request.preset or "default")
-    minutes = 0 if asked.sustained is None else _minutes(asked.sustained)
+    minutes = 0 if asked.sustained is None else parse_minutes(asked.sustained)
     with ExitStack() as stack:
         agent = open_agent(request.on or LOCAL, env, stack)
         target = target_at(agent, request, env)
@@ -89,12 +85,12 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
         found = with_energy({measure.ALONE: found}, meter)[measure.ALONE]
         if details.exits is not None:
             found = _without_inputs(agent, replace(candidate, bundle=subject.bundle.path), found)
-        medians = tuple(_sustain(agent, candidate, minutes, env))
+        sustained = sustain(agent, candidate, minutes, env.progress)
         device = agent.device()
     ways = () if details.exits is None else ways_of(bundle, details.exits, found)
     differs = unlike(target, device, env.registry) if request.target else ""
-    notes = (*filter(None, [differs]), *_notes(bundle, real, found))
-    return Profile(subject, device, found, details, real, ways, medians, notes)
+    said = (differs, *warnings(found.latency["p50"].conditions), sustained.onset, *_notes(bundle, real, found))
+    return Profile(subject, device, found, details, real, ways, sustained, tuple(filter(None, said)))
 
 
 def _real(bundle: Bundle, request: Request, count: int, stack: ExitStack) -> RealInputs | None:
@@ -143,28 +139,3 @@ def _notes(bundle: Bundle, real: RealInputs | None, found: Measured) -> tuple[st
     return (
         f"these figures are for {which} at {where}; other inputs may cost more or less: give real ones with --task",
     )
-
-
-# ------------------------------------------------------------------ a long run
-
-
-def _sustain(agent: Agent, candidate: Candidate, minutes: int, env: Environment) -> Iterator[Measurement]:
-    """The median of each minute of one long run: what heat does to a device shows after minutes, not seconds."""
-    if not minutes:
-        return
-    with held(agent, candidate) as opened:
-        for minute in range(1, minutes + 1):
-            end, taken = time.monotonic() + 60, list[int]()
-            while time.monotonic() < end:
-                taken += agent.time(opened, least_runs=1, least_ns=measure.BLOCK_NS).ns
-            env.progress("sustained run, minute", minute, minutes)
-            p50 = float(np.median(taken)) / 1e6
-            found = Measurement(f"latency in minute {minute}", p50, "ms", len(taken), statistic="p50")
-            yield replace(found, kind=kind_of(agent))
-
-
-def _minutes(text: str) -> int:
-    match = re.fullmatch(r"(\d+)(m|h)", text)
-    if not match or int(match[1]) == 0:
-        raise RecipeError(f"--sustained {text!r} is no time; write 30m or 1h")
-    return int(match[1]) * (60 if match[2] == "h" else 1)

@@ -4,8 +4,9 @@
 
 namespace edgewright {
 
-const Names OPERATIONS = {"hello", "ping",    "device", "open",  "infer", "explore", "calibrate", "warm", "time",
-                          "spin",  "profile", "memory", "meter", "rest",  "unmeter", "close",     "bye"};
+const Names OPERATIONS = {"hello",     "ping", "device", "conditions", "open",    "infer",  "explore",
+                          "calibrate", "warm", "time",   "spin",       "profile", "memory", "meter",
+                          "rest",      "unmeter", "close", "bye"};
 
 Json decode(const std::string &line) {
   constexpr size_t most_shown = 80;

@@ -12,6 +12,7 @@
 #include "channel.h"
 #include "child.h"
 #include "clock.h"
+#include "device.h"
 #include "holding.h"
 #include "messages.h"
 #include "process.h"
@@ -62,6 +63,7 @@ class Supervisor {
     if (operation == "bye") return answer(request, Json::Members{});
     if (operation == "hello") return hello(request);
     if (operation == "ping") return answer(request, Json::Members{});
+    if (operation == "conditions") return answer(request, conditions());
     if (operation == "device") return Child().ask(line, operation, requests_);
     if (operation == "open") return open(request, line);
     if (operation == "close") return close(request);
