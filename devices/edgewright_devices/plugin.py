@@ -8,6 +8,7 @@ MODULES = (
     "edgewright_devices.adb",
     "edgewright_devices.local",
     "edgewright_devices.meters.battery",
+    "edgewright_devices.meters.external",
     "edgewright_devices.meters.ina3221",
     "edgewright_devices.meters.nvml",
     "edgewright_devices.meters.pmic",

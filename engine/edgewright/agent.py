@@ -352,9 +352,9 @@ class Agent:
         """End reading it: `samples` of each rail (ns and raw values), `missed` by reason, `cpu` as a share of one."""
         return self.ask("unmeter")
 
-    def rest(self, seconds: float) -> tuple[int, int]:
-        """Let the device do nothing for so long; when that began and ended there, in ns."""
-        found = self.ask("rest", ns=round(seconds * 1e9), timeout=seconds + ANSWER_S)
+    def rest(self, seconds: float, *, busy: bool = False) -> tuple[int, int]:
+        """Let the device do nothing for so long, or `busy` keep one core at work; when that began and ended, in ns."""
+        found = self.ask("rest", ns=round(seconds * 1e9), busy=busy, timeout=seconds + ANSWER_S)
         return found["begin_ns"], found["end_ns"]
 
     def close(self, opened: Opened) -> None:

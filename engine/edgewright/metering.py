@@ -7,12 +7,13 @@ import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from edgewright.agent import Agent, Timed
 from edgewright.energy import IDLE, LEAST_SAMPLES, QUANTITIES, energy_of
-from edgewright.errors import EdgewrightError
-from edgewright.protocols import Meter
+from edgewright.errors import EdgewrightError, RefusedError
+from edgewright.instrument import Instrument
+from edgewright.protocols import HostMeter, Meter
 from edgewright.registry import METERS, Registry, blame
 from edgewright.timings import Energy, Measured, Setting
 from edgewright.types import Mark, Offer, Recording, Source, Trace, unknown
@@ -29,21 +30,41 @@ TURN_PERIODS = 10
 IDLE_S = 1.0
 
 
-@dataclass
-class Metered:
-    """A meter that is being read. `recording` is there when the block that reads it has ended."""
-
-    agent: Agent
-    meter: str
-    rails: Sequence[Mapping[str, Any]]
-    simulated: bool
-    marks: list[Mark] = field(default_factory=list[Mark])
-    recording: Recording | None = None
+class Reading(Protocol):
+    """A meter at work: one that the agent reads on the device, or an instrument of this host's."""
 
     @property
     def period_ns(self) -> int:
         """That of the slowest rail."""
-        return max(int(rail["source"]["period_ns"]) for rail in self.rails)
+        ...
+
+    def begin(self) -> None:
+        """Before anything is marked."""
+        ...
+
+    def finish(self, marks: Sequence[Mark]) -> Recording:
+        """Raises: RefusedError when nothing can be made of it."""
+        ...
+
+    def drop(self) -> None:
+        """End it without a recording."""
+        ...
+
+
+@dataclass
+class Metered:
+    """A meter that is being read. When the block that reads it has ended, `recording` is there, or the `reason`."""
+
+    agent: Agent
+    reading: Reading
+    marks: list[Mark] = field(default_factory=list[Mark])
+    recording: Recording | None = None
+    reason: str = ""
+
+    @property
+    def period_ns(self) -> int:
+        """That of the slowest rail."""
+        return self.reading.period_ns
 
     @property
     def turn_ns(self) -> int:
@@ -83,13 +104,17 @@ def metered(agent: Agent, names: Sequence[str], registry: Registry) -> Generator
         yield NoMeter(f"no energy meter was found on {agent.address} ({found.reason})")
         return
     try:
+        found.reading.begin()
         found.rest()
         yield found
     except BaseException:
         with suppress(EdgewrightError):
-            agent.unmeter()
+            found.reading.drop()
         raise
-    found.recording = _recording(found, agent.unmeter())
+    try:
+        found.recording = found.reading.finish(found.marks)
+    except RefusedError as refusal:
+        found.reason = str(refusal)
 
 
 def with_energy(found: Mapping[str, Measured], meter: Metered | NoMeter, reference: str = "") -> dict[str, Measured]:
@@ -98,10 +123,9 @@ def with_energy(found: Mapping[str, Measured], meter: Metered | NoMeter, referen
 
 
 def _energy(name: str, found: Measured, meter: Metered | NoMeter, reference: str) -> Energy:
-    if isinstance(meter, NoMeter):
+    if isinstance(meter, NoMeter) or meter.recording is None:
         total, idle, net = (unknown(each, "mJ", meter.reason) for each in QUANTITIES)
         return Energy(total, idle, net)
-    assert meter.recording is not None
     shared = found.latency["mean"]
     setting = Setting(shared.kind, {k: v for k, v in shared.conditions.items() if k not in ("cov", "stability")})
     return energy_of(meter.recording, name, setting, reference)
@@ -111,28 +135,57 @@ def _first(agent: Agent, names: Sequence[str], registry: Registry) -> Metered | 
     reasons: list[str] = []
     for offer in [registry.get(METERS, name) for name in names]:
         name = registry.name(METERS, offer)
-        rails, absent = _started(agent, offer)
-        if rails:
-            return Metered(agent, name, rails, bool(os.environ.get(ROOT)))
-        reasons.append(f"{name}: {'; '.join(absent) or 'no sensor'}")
+        try:
+            return Metered(agent, _started(agent, offer, name))
+        except RefusedError as refusal:
+            reasons.append(f"{name}: {refusal}")
     return NoMeter("; ".join(reasons) or "the target names no meter; name one with --meter")
 
 
-def _started(agent: Agent, offer: Offer[Meter]) -> tuple[Sequence[Mapping[str, Any]], Sequence[str]]:
+def _started(agent: Agent, offer: Offer[Meter], name: str) -> Reading:
+    """Raises: RefusedError when it finds no sensor."""
+    meter = offer.value
+    if isinstance(meter, HostMeter):
+        with blame(offer, "starting it"):
+            return Instrument(agent, name, meter.scope, meter.start())
     with blame(offer, f"saying what it reads on {agent.address}"):
-        sources = offer.value.sources(agent.device())
+        sources = meter.sources(agent.device())
     if not sources:
-        return (), (f"it reads nothing on {agent.device().cpu}",)
-    entry = offer.entry if offer.value.needs_python else ""
-    return agent.meter(sources, entry=entry, root=os.environ.get(ROOT, ""))
+        raise RefusedError(f"it reads nothing on {agent.device().cpu}")
+    entry = offer.entry if meter.needs_python else ""
+    rails, absent = agent.meter(sources, entry=entry, root=os.environ.get(ROOT, ""))
+    if not rails:
+        raise RefusedError("; ".join(absent) or "no sensor")
+    return OnDevice(agent, name, rails, bool(os.environ.get(ROOT)))
 
 
-def _recording(metered: Metered, found: Mapping[str, Any]) -> Recording:
-    traces = tuple(
-        trace_of(rail, rows, missed)
-        for rail, rows, missed in zip(metered.rails, found["samples"], found["missed"], strict=True)
-    )
-    return Recording(metered.meter, traces, tuple(metered.marks), metered.simulated, found["cpu"])
+@dataclass(frozen=True)
+class OnDevice:
+    """A meter whose rails the agent reads."""
+
+    agent: Agent
+    meter: str
+    rails: Sequence[Mapping[str, Any]]
+    simulated: bool
+
+    @property
+    def period_ns(self) -> int:
+        """That of the slowest rail."""
+        return max(int(rail["source"]["period_ns"]) for rail in self.rails)
+
+    def begin(self) -> None:
+        """It reads already."""
+
+    def drop(self) -> None:
+        """Read no more."""
+        self.agent.unmeter()
+
+    def finish(self, marks: Sequence[Mark]) -> Recording:
+        """What the agent has read."""
+        found = self.agent.unmeter()
+        told = zip(self.rails, found["samples"], found["missed"], strict=True)
+        traces = tuple(trace_of(rail, rows, missed) for rail, rows, missed in told)
+        return Recording(self.meter, traces, tuple(marks), self.simulated, found["cpu"])
 
 
 def trace_of(rail: Mapping[str, Any], rows: Iterable[Sequence[float]], missed: Mapping[str, int]) -> Trace:

@@ -30,7 +30,7 @@ from edgewright.report import build_report
 from edgewright.stagewise.apply import refused
 from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
-from edgewright.targets import THIS_HOST, check_device
+from edgewright.targets import THIS_HOST, check_device, offered
 from edgewright.task import Task, load_task, noise_task
 from edgewright.types import Evidence, Model, Offer, Plan, Step, Target, Verdict
 
@@ -132,7 +132,8 @@ def open_bench(job: Job, env: Environment, stack: ExitStack, device: Agent | Non
         device = _device(job, host, env, stack)
     else:
         device.check_threads(job.recipe.threads)
-    bench = Bench(env, job.target, job.recipe, job.task, job.model, job.model, host, device)
+    target = offered(job.target, device.device()) if device else job.target
+    bench = Bench(env, target, job.recipe, job.task, job.model, job.model, host, device)
     return replace(bench, reference=lowered(job.model, bench))
 
 

@@ -41,7 +41,7 @@ def build_report(
         candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
         skipped=tuple(skipped),
         settings=settings(job),
-        notes=(*job.task.notes, *_unlike(bench), *warnings(next(iter(shipped.latency.values())).conditions)),
+        notes=(*job.task.notes, *_unlike(job, bench), *warnings(next(iter(shipped.latency.values())).conditions)),
         race=tuple(entrant for c in candidates for entrant in raced[c.name].entrants),
         recording=original.recording,
     )
@@ -78,11 +78,11 @@ def _device(bench: Bench) -> str:
     return describe_device(bench.device.device())
 
 
-def _unlike(bench: Bench) -> tuple[str, ...]:
+def _unlike(job: Job, bench: Bench) -> tuple[str, ...]:
     """What a reader has to know where the device is not quite what was asked for."""
-    if bench.device is None or (bench.device is bench.host and bench.target.name == THIS_HOST):
+    if bench.device is None or (bench.device is bench.host and job.target.name == THIS_HOST):
         return ()
-    found = unlike(bench.target, bench.device.device(), bench.registry)
+    found = unlike(job.target, bench.device.device(), bench.registry)
     return (found,) if found else ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def is_model(device: Device, target: Target) -> bool:
     """Whether the device calls itself what such a target does."""
     names = [name.lower() for name in (device.cpu, device.soc) if name]
     return any(fnmatchcase(name, pattern.lower()) for pattern in target.models for name in names)
+
+
+def offered(target: Target, device: Device) -> Target:
+    """The target with those of its providers alone that the device's onnxruntime has, where it has any of them."""
+    found = tuple(name for name in target.providers if name in device.providers)
+    return replace(target, providers=found) if found else target
 
 
 def check_device(target: Target, device: Device, address: str) -> None:

@@ -68,7 +68,7 @@ class Supervisor:
             "open": self._open,
             "close": self._close,
             "meter": self._meter,
-            "rest": lambda request, line: encode(answer(request, rest(request["ns"]))),
+            "rest": lambda request, line: encode(answer(request, rest(request["ns"], busy=request.get("busy", False)))),
             "unmeter": self._unmeter,
         }
 

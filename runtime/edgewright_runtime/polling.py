@@ -71,8 +71,11 @@ class Poller:
         return PluginError(f"the process that reads the meter ended with exit status {self._process.wait()}")
 
 
-def rest(ns: int) -> dict[str, int]:
-    """Do nothing for so long; when that began and ended."""
+def rest(ns: int, *, busy: bool = False) -> dict[str, int]:
+    """Do nothing for so long, or keep one core at work; when that began and ended."""
     begin = perf_counter_ns()
-    time.sleep(ns / 1e9)
+    if not busy:
+        time.sleep(ns / 1e9)
+    while perf_counter_ns() < begin + ns:
+        pass
     return {"begin_ns": begin, "end_ns": perf_counter_ns()}

@@ -10,7 +10,7 @@ import pytest
 from edgewright.cli.console import open_registry
 from edgewright.errors import TargetError
 from edgewright.registry import Registry
-from edgewright.targets import check_device, find_target, is_model, target_of, unlike
+from edgewright.targets import check_device, find_target, is_model, offered, target_of, unlike
 from edgewright.types import Device, Target
 
 GB = 2**30
@@ -93,6 +93,14 @@ def test_an_accelerator_that_its_runtime_does_not_offer_is_told(registry: Regist
     assert unlike(orin, plain, registry).endswith(
         "its onnxruntime has no TensorrtExecutionProvider, and offers CPUExecutionProvider"
     )
+
+
+def test_providers_that_the_device_does_not_have_are_not_tried(registry: Registry) -> None:
+    orin, board = target("jetson-orin-nano", registry), device("NVIDIA Jetson Orin Nano Developer Kit")
+    assert offered(orin, replace(board, providers=("CPUExecutionProvider", "Azure"))).providers == (
+        "CPUExecutionProvider",
+    )
+    assert offered(orin, board) == orin
 
 
 def test_another_instruction_set_is_an_error(registry: Registry) -> None:

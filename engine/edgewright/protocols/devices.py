@@ -122,6 +122,44 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PowerLog:
+    """What an instrument noted: (seconds of its own clock, W), ascending; rows without a number are `missed`."""
+
+    samples: Sequence[tuple[float, float]]
+    missed: int = 0
+
+
+class Recorder(Protocol):
+    """An instrument that is noting."""
+
+    @property
+    def period_ns(self) -> int:
+        """How often it has a new value."""
+        ...
+
+    def stop(self) -> PowerLog:
+        """Raises: RefusedError when nothing can be made of what it noted."""
+        ...
+
+
+@runtime_checkable
+class HostMeter(Meter, Protocol):
+    """An instrument that is connected to this host and measures the whole device; its clock is its own.
+
+    Its `sources` are none, since nothing is read on the device. Bursts of load tell how the clocks lie to each other.
+    """
+
+    @property
+    def scope(self) -> str:
+        """What lies behind it, in words."""
+        ...
+
+    def start(self) -> Recorder:
+        """Raises: RefusedError with the reason when it is not there."""
+        ...
+
+
 class PythonMeter(Meter, Protocol):
     """A meter whose readings only Python can take. It runs on the device: Python 3.9, numpy and its own library."""
 
