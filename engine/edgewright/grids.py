@@ -72,6 +72,9 @@ class Grid:
         return 2 if self.bits == 2 else 4 if self.bits <= 4 else 8
 
 
+SHIFTS = (0, *(2**power for power in range(7)), 0, *(-(2**power) for power in range(7)))
+"""What the four bits of a shift code stand for: bit 3 is the sign, the others are 0 for zero, else the power plus 1."""
+
 WEIGHTS = Grid(8, symmetric=True, signed=True, per="channel")
 ACTIVATIONS = Grid(8, symmetric=False, signed=False, per="tensor")
 

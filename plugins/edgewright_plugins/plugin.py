@@ -18,5 +18,6 @@ MODULES = (
     "edgewright_plugins.mixed_bits",
     "edgewright_plugins.nested_if",
     "edgewright_plugins.quantize",
+    "edgewright_plugins.shiftadd",
     "edgewright_plugins.simplify",
 )

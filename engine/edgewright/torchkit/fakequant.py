@@ -251,8 +251,12 @@ class QuantizedLayer(nn.Module):
         """What the layer gives for rounded numbers."""
         if self.inputs is not None:
             x = self.inputs(x)
-        y = self.product(x, self.weights(self.weight), self.bias)
+        y = self.product(x, self.rounded(), self.bias)
         return y if self.outputs is None else self.outputs(y)
+
+    def rounded(self) -> Tensor:
+        """The weight as it is multiplied by."""
+        return self.weights(self.weight)
 
 
 def product_of(layer: nn.Module) -> Product:

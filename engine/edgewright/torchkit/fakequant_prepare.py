@@ -88,12 +88,21 @@ def prepare(module: nn.Module, grids: Grids) -> nn.Module:
     A layer that stands at several paths stays one layer. Steps of inputs are still to be set: `calibrate`.
     Raises: ModelError for a path that holds no such layer.
     """
+
+    def rounding(path: str, layer: nn.Module) -> QuantizedLayer:
+        return QuantizedLayer(layer, *grids[path])
+
+    return replaced(module, grids, rounding)
+
+
+def replaced(module: nn.Module, paths: Iterable[str], make: Callable[[str, nn.Module], QuantizedLayer]) -> nn.Module:
+    """Put what `make` makes of the layers at `paths` in their places; as `prepare` otherwise."""
     made: dict[nn.Module, QuantizedLayer] = {}
-    for path, (weights, inputs) in grids.items():
+    for path in paths:
         layer = module.get_submodule(path)
         if not is_layer(layer):
             raise ModelError(f"{path!r} is a {type(layer).__name__}, not a layer that can round its weight")
-        made[layer] = QuantizedLayer(layer, weights, inputs)
+        made[layer] = make(path, layer)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if child in made:

@@ -79,7 +79,7 @@ def train_steps(model: Model, decision: Json, context: Context) -> Model:
     task = context.task
     objective = distilled(teacher, task.loss if task else None, weight=params.distill)
     fitted = train(module, teacher, context, settings(params), objective=objective)
-    reestimate(module, _last_look(model, context, params.batch))
+    reestimate(module, last_look(model, context, params.batch))
     observe(module, seen(model, context))
     step = Step("lsq", plugin="edgewright", params=asdict(params), notes=_notes(module, params, fitted))
     return model.with_graph(TorchGraph(module, model.digest)).after(step)
@@ -115,7 +115,8 @@ def seen(model: Model, context: Context) -> list[Inputs]:
     ]
 
 
-def _last_look(model: Model, context: Context, batch: int) -> Iterable[Inputs]:
+def last_look(model: Model, context: Context, batch: int) -> Iterable[Inputs]:
+    """The batches over which batch norms average at the end; none without a task."""
     if context.task is None:
         return []
     names = [spec.name for spec in model.signature.inputs]

@@ -1,0 +1,94 @@
+"""Turns multiplications by weights into shifts (DeepShift: Elhoushi et al. 2021, arXiv:1905.13298), and trains them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgewright.protocols import Context, TorchTransform
+from edgewright.types import Json, Model, Refusal, Target
+
+
+@dataclass(frozen=True)
+class Params:
+    """What `shiftadd` can be told."""
+
+    layers: str = field(
+        default="auto",
+        metadata={
+            "help": "which layers shift: those of MLPs, all but the first and the last, or mlp where there are any",
+            "choices": ("auto", "mlp", "all"),
+        },
+    )
+    train: str = field(
+        default="weights",
+        metadata={
+            "help": "what learns: float weights that are rounded (DeepShift-Q), or powers and signs (DeepShift-PS)",
+            "choices": ("weights", "powers"),
+        },
+    )
+    others: str = field(
+        default="int8", metadata={"help": "what the layers that do not shift are", "choices": ("int8", "float")}
+    )
+    epochs: int = field(default=6, metadata={"help": "passes over the training split; 0 rounds alone", "low": 0})
+    batch: int = field(default=128, metadata={"help": "examples in a step", "low": 1})
+    rate: float = field(
+        default=0.0, metadata={"help": "highest learning rate; 0 for what the method has found good", "low": 0}
+    )
+    distill: float = field(
+        default=0.5, metadata={"help": "share of the loss that compares with the original", "low": 0, "high": 1}
+    )
+
+
+class ShiftAdd:
+    """The transform `shiftadd`."""
+
+    name = "shiftadd"
+    summary = "weights that are signs and powers of two, four bits each: products become shifts"
+    Params = Params
+    takes = "torch"
+    gives = "torch"
+    needs = "training"
+    reads = ("task",)
+
+    def check(self, model: Model, target: Target) -> Refusal | None:
+        """Refuses models of several stages, and hosts without torch."""
+        if len(model.stages) != 1:
+            return Refusal(
+                f"{model.name} has {len(model.stages)} stages, and shiftadd trains models of one; apply it before "
+                "the method that splits the model: --apply shiftadd --apply early-exit"
+            )
+        if importlib.util.find_spec("torch") is None:
+            return Refusal("shiftadd needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
+        return None
+
+    def decide(self, model: Model, params: Params, context: Context) -> Json:
+        """The layers that shift, the grids of the others, and how to train.
+
+        Raises: RefusedError when no layer can shift, or there is none of those that were asked for.
+        """
+        from edgewright_plugins.shiftadd.job import decide
+
+        return decide(model, params, context)
+
+    def rewrite(self, model: Model, decision: Json) -> Model:
+        """The model with layers that shift; their inputs pass until they are calibrated."""
+        from edgewright_plugins.shiftadd.job import rewrite
+
+        return rewrite(model, decision)
+
+    def fit(self, model: Model, decision: Json, context: Context) -> Model:
+        """The model with trained shifts."""
+        from edgewright_plugins.shiftadd.job import train_shifts
+
+        return train_shifts(model, decision, context)
+
+
+SHIFT_ADD: Any = ShiftAdd()
+
+
+def edgewright_transforms() -> Iterable[TorchTransform]:
+    """What this module offers."""
+    return (SHIFT_ADD,)

@@ -1,0 +1,158 @@
+"""What `shiftadd` does: chooses the layers, puts shifts into them, and trains the whole network."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from edgewright.errors import RefusedError
+from edgewright.grids import Grid
+from edgewright.protocols import Context
+from edgewright.torchkit.anatomy import examine
+from edgewright.torchkit.data import Inputs
+from edgewright.torchkit.fakequant import QuantizedLayer
+from edgewright.torchkit.fakequant_prepare import (
+    Grids,
+    calibrate,
+    layers_of,
+    observe,
+    reestimate,
+    replaced,
+    usual_grids,
+)
+from edgewright.torchkit.fit import Fitted
+from edgewright.torchkit.losses import distilled
+from edgewright.torchkit.train import train
+from edgewright.torchkit.training import Training, decayed_and_not
+from edgewright.types import Json, Model, Step, TorchGraph
+from edgewright_plugins.lsq.job import last_look, seen, teacher_of
+from edgewright_plugins.shiftadd import Params
+from edgewright_plugins.shiftadd.layers import PowerLayer, ShiftLayer
+
+RATES = {"weights": 5e-4, "powers": 2e-4}
+FASTER = 20.0
+"""How many times the rate powers and signs learn with: a power must move by a half before a weight changes."""
+DECAY = 1e-2
+KINDS = {"weights": ShiftLayer, "powers": PowerLayer}
+
+
+def decide(model: Model, params: Params, context: Context) -> Json:
+    """The paths of layers that shift, per other layer its grids, and the settings of the training.
+
+    Raises: RefusedError when no layer can shift, or there is none of those that were asked for.
+    """
+    module, said = _module(model), dict((context.task.anatomy if context.task else None) or {})
+    batches = seen(model, context)
+    layers = layers_of(module, batches)
+    paths = chosen(module, [layer.path for layer in layers], params.layers, batches[0], said)
+    if not paths:
+        raise RefusedError(
+            f"{model.name} has {len(layers)} layers that ran, and its ends do not shift: nothing is left"
+        )
+    usual = usual_grids(layers, 8, 8)
+    grids = {path: pair for path, pair in usual.items() if path in paths or params.others == "int8"}
+    return cast(
+        "Json",
+        {
+            "params": asdict(params),
+            "shifts": paths,
+            "grids": {path: [grid and asdict(grid) for grid in pair] for path, pair in grids.items()},
+        },
+    )
+
+
+def chosen(module: nn.Module, layers: Sequence[str], which: str, example: Inputs, said: Mapping[str, Any]) -> list[str]:
+    """Those of `layers`, in call order, that shift. Raises: RefusedError for `mlp` where none is found."""
+    inner = list(layers[1:-1])
+    if which == "all":
+        return inner
+    try:
+        blocks = examine(module, [tensor[:1] for tensor in example], said).blocks
+    except RefusedError:
+        if which == "mlp":
+            raise
+        return inner
+    found = {path for block in blocks if block.mlp for path in (block.mlp.up, block.mlp.down, block.mlp.gate)}
+    if not found and which == "mlp":
+        raise RefusedError("the network has no MLP whose layers could shift; say layers=all for all but its ends")
+    return [path for path in layers if path in found] or inner
+
+
+def rewrite(model: Model, decision: Json) -> Model:
+    """The model with layers that round to shifts, and to 8 bits where the others are integers."""
+    said = cast("dict[str, Any]", decision)
+    grids: Grids = {path: (Grid(**pair[0]), pair[1] and Grid(**pair[1])) for path, pair in said["grids"].items()}
+    module = shifting(copy.deepcopy(_module(model)), grids, said["shifts"], said["params"]["train"])
+    text = f"shiftadd {model.digest} {json.dumps(decision, sort_keys=True)}"
+    return model.with_graph(TorchGraph(module, hashlib.sha256(text.encode()).hexdigest()))
+
+
+def shifting(module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str = "weights") -> nn.Module:
+    """Replace layers in place: those in `shifts` by layers that shift, whose weight's grid does not count."""
+
+    def make(path: str, layer: nn.Module) -> QuantizedLayer:
+        weights, inputs = grids[path]
+        return KINDS[learns](layer, inputs) if path in shifts else QuantizedLayer(layer, weights, inputs)
+
+    return replaced(module, grids, make)
+
+
+def train_shifts(model: Model, decision: Json, context: Context) -> Model:
+    """The model after training; batch norms get the statistics of the final weights.
+
+    Raises: RefusedError without a training split, unless there is no training.
+    """
+    params = Params(**cast("dict[str, Any]", decision)["params"])
+    module = copy.deepcopy(_module(model))
+    teacher = teacher_of(module, context)
+    calibrate(module, seen(model, context))
+    fitted = None
+    if params.epochs:
+        objective = distilled(teacher, context.task.loss if context.task else None, weight=params.distill)
+        fitted = train(module, teacher, context, settings(params), objective=objective, groups=groups)
+    reestimate(module, last_look(model, context, params.batch))
+    observe(module, seen(model, context))
+    step = Step("shiftadd", plugin="edgewright", params=asdict(params), notes=_notes(module, fitted))
+    return model.with_graph(TorchGraph(module, model.digest)).after(step)
+
+
+def settings(params: Params) -> Training:
+    """The settings of the training."""
+    rate = params.rate or RATES[params.train]
+    return Training(epochs=params.epochs, batch=params.batch, rate=rate, weight_decay=DECAY)
+
+
+def groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Powers and signs apart: they learn faster, and nothing draws them to 0, which is the weight of one step."""
+    layers = [each for each in module.modules() if isinstance(each, PowerLayer)]
+    own = [parameter for layer in layers for parameter in (layer.shift, layer.sign)]
+    rest = [
+        {**group, "params": [each for each in group["params"] if all(each is not other for other in own)]}
+        for group in decayed_and_not(module, DECAY)
+    ]
+    mine = {"params": own, "weight_decay": 0.0, "lr": FASTER}
+    return [group for group in (*rest, mine) if group["params"]]
+
+
+def _notes(module: nn.Module, fitted: Fitted | None) -> tuple[str, ...]:
+    layers = [each for each in module.modules() if isinstance(each, QuantizedLayer)]
+    shifts = [each for each in layers if isinstance(each, ShiftLayer)]
+    with torch.no_grad():
+        zeros = sum(int((each.rounded() == 0).sum()) for each in shifts)
+    weights = sum(each.weight.numel() for each in shifts)
+    done = f"{len(shifts)} layers shift, {len(layers) - len(shifts)} others are int8"
+    losses = fitted.losses if fitted else ()
+    how = "own loop" if fitted else "rounded, not trained"
+    trained = f"loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last" if losses else how
+    return (f"{done}; {weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0; {trained}",)
+
+
+def _module(model: Model) -> nn.Module:
+    return cast("TorchGraph", model.graph).module
