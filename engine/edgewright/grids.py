@@ -79,6 +79,11 @@ WEIGHTS = Grid(8, symmetric=True, signed=True, per="channel")
 ACTIVATIONS = Grid(8, symmetric=False, signed=False, per="tensor")
 
 
+def are_shifts(codes: Array) -> bool:
+    """Whether every integer is 0 or a sign times a power of two that a shift code has."""
+    return bool(np.isin(codes, SHIFTS).all())
+
+
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """A grid with its scales: how one tensor is quantised.

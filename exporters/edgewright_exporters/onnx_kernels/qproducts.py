@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 import onnx
 
+from edgewright.grids import SHIFTS, are_shifts
 from edgewright.types import Array
 from edgewright_exporters.kernels import dot
 from edgewright_exporters.kernels.qgemm import QGemmCase
@@ -84,6 +85,7 @@ def _case(wiring: Wiring, product: _Product) -> QGemmCase:
         depth,
         columns,
         takes=byte_type(wiring, product.x.name) or "",
+        codes=SHIFTS if are_shifts(product.weight) else (),
         gentle=dot.gentle(product.weight.T),
     )
 

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgewright.types import Array
 
 STANDARD = ("", "ai.onnx")
+INTEGERS = {TensorProto.INT8: np.int8, TensorProto.INT32: np.int32}
+"""What narrower codes are widened to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +78,22 @@ class Wiring:
         return shape if kind == TensorProto.FLOAT and shape and prod(shape) else None
 
     def constant(self, name: str) -> Array | None:
-        """What a constant holds, also one that is stored in fewer bits and widened to int8."""
-        tensor, node = self.constants.get(name), self.maker(name)
-        if tensor is None and node is not None and is_standard(node, "Cast"):
-            narrow = self.constants.get(node.input[0])
-            widened = attributes(node)["to"] == TensorProto.INT8
-            return numpy_helper.to_array(narrow).astype(np.int8) if narrow is not None and widened else None
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        """What a constant holds, also one of codes that are stored in fewer bits and widened or looked up."""
+        tensor = self.constants.get(name)
+        return self._codes(self.maker(name)) if tensor is None else numpy_helper.to_array(tensor)
+
+    def _codes(self, node: onnx.NodeProto | None) -> Array | None:
+        """The integers that a Cast makes of narrower ones, or a Gather of places in a table of bytes."""
+        if node is None or not is_standard(node, "Cast", "Gather"):
+            return None
+        held = [self.constant(name) for name in node.input]
+        if is_standard(node, "Cast"):
+            narrow, wide = held[0], INTEGERS.get(attributes(node)["to"])
+            return None if narrow is None or wide is None else narrow.astype(wide)
+        table, places = held
+        if table is None or places is None or table.dtype != np.int8 or table.ndim != 1:
+            return None
+        return table[places]
 
     def number(self, name: str) -> float | None:
         """What a constant of one element holds."""

@@ -17,7 +17,7 @@ from edgewright_plugins.qdq.encoded import bias_scale, integer_bias
 from edgewright_plugins.qdq.layers import attribute
 from edgewright_plugins.qdq.parts import Parts, joined, taken_apart
 from edgewright_plugins.qdq.prepare import inferred, with_gemms
-from edgewright_plugins.qdq.storage import packed, put_codes, where, with_room
+from edgewright_plugins.qdq.storage import packed, packs, put_codes, where, with_room
 
 DOMAIN = "edgewright"
 MARK = "FakeQuantize"
@@ -152,7 +152,9 @@ def _reshaped_early(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _stored(proto: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:
     """The graph with the codes of its weights in the place of their values."""
-    parts = taken_apart(with_room(proto, [weight.encoding.grid for weight in weights.values()]))
+    grids = [weight.encoding.grid for weight in weights.values()]
+    shifts = any(packs(weight.codes) for weight in weights.values())
+    parts = taken_apart(with_room(proto, grids, shifts=shifts))
     opset = onnxkit.opsets(parts.source)["ai.onnx"]
     nodes: list[onnx.NodeProto] = []
     for name in [name for name in weights if name in parts.constants]:

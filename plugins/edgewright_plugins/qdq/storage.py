@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from edgewright import onnxkit
-from edgewright.grids import Encoding, Grid
+from edgewright.grids import SHIFTS, Encoding, Grid, are_shifts
 from edgewright.types import Array
 from edgewright_plugins.qdq.parts import Parts
 
@@ -19,6 +19,8 @@ OPSETS = {2: 25, 4: 21, 8: 1}
 """The first opset that has integers of so many bits."""
 BLOCKS = 21
 """The first opset with a scale per group."""
+ENOUGH = 512
+"""So many shifts take less room with their table and its nodes than in a byte each."""
 TYPES = {
     (2, True): TensorProto.INT2,
     (2, False): TensorProto.UINT2,
@@ -29,12 +31,13 @@ TYPES = {
 }
 
 
-def with_room(proto: onnx.ModelProto, grids: Iterable[Grid]) -> onnx.ModelProto:
-    """The graph at the lowest opset that can store codes of these grids in as few bits as they have.
+def with_room(proto: onnx.ModelProto, grids: Iterable[Grid], *, shifts: bool = False) -> onnx.ModelProto:
+    """The graph at the lowest opset that can store codes of these grids, and `shifts`, in as few bits as they have.
 
     A graph that cannot be raised that far stays lower, and its codes take more bits (see `stored_bits`).
     """
-    needed = [1, *(max(OPSETS[grid.stored_bits], BLOCKS if grid.per == "group" else 1) for grid in grids)]
+    needed = [OPSETS[4] if shifts else 1]
+    needed += [max(OPSETS[grid.stored_bits], BLOCKS if grid.per == "group" else 1) for grid in grids]
     wanted = max(needed) if holds_two_bits() else min(max(needed), BLOCKS)
     return _raised(proto, wanted) or _raised(proto, min(wanted, BLOCKS)) or proto
 
@@ -45,17 +48,39 @@ def stored_bits(grid: Grid, opset: int) -> int:
 
 
 def put_codes(parts: Parts, name: str, codes: Array, grid: Grid, opset: int) -> list[onnx.NodeProto]:
-    """Store codes so that `name` is a tensor of bytes; returns the Cast that makes it one, if one is needed.
+    """Store codes so that `name` is a tensor of bytes; returns the nodes that make it one, if any are needed.
 
-    Runtimes compute the Cast when they load the file, and run the same kernels as with codes stored in bytes.
+    Runtimes compute them when they load the file, and run the same kernels as with codes stored in bytes.
     """
     bits = stored_bits(grid, opset)
+    if bits == 8 and packs(codes) and opset >= OPSETS[4]:
+        return _put_shifts(parts, name, codes)
     if bits == 8:
         parts.constants[name] = packed(name, codes, 8, signed=grid.signed)
         return []
     parts.constants.pop(name, None)
     parts.constants[f"{name}_packed"] = packed(f"{name}_packed", codes, bits, signed=grid.signed)
     return [helper.make_node("Cast", [f"{name}_packed"], [name], f"{name}_unpack", to=TYPES[8, grid.signed])]
+
+
+def packs(codes: Array) -> bool:
+    """Whether codes of a byte are stored as shifts, in four bits each."""
+    return codes.size >= ENOUGH and are_shifts(codes)
+
+
+def _put_shifts(parts: Parts, name: str, codes: Array) -> list[onnx.NodeProto]:
+    """Signs and powers in four bits each, and the table that says which byte each of them is."""
+    parts.constants.pop(name, None)
+    places = np.zeros(129, np.uint8)
+    places[list(SHIFTS)] = np.arange(len(SHIFTS))  # negative ones count from the end
+    places[0] = 0
+    numbers, table = f"{name}_shifts", f"{name}_table"
+    parts.constants[numbers] = packed(numbers, places[codes], 4, signed=False)
+    parts.constants[table] = packed(table, np.array(SHIFTS), 8, signed=True)
+    return [
+        helper.make_node("Cast", [numbers], [f"{numbers}_wide"], f"{numbers}_unpack", to=TensorProto.INT32),
+        helper.make_node("Gather", [table, f"{numbers}_wide"], [name], f"{name}_look_up"),
+    ]
 
 
 def packed(name: str, codes: Array, bits: int, *, signed: bool) -> onnx.TensorProto:

@@ -26,7 +26,7 @@ class Shift(Quantizer):
 
     def __init__(self, axis: int, channels: int) -> None:
         super().__init__(WEIGHTS, axis=axis, channels=channels)
-        self.scale.requires_grad_(requires_grad=False)
+        self.scale.requires_grad = False
 
     def extra_repr(self) -> str:
         """What it rounds to."""
