@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgewright.grids import SHIFTS
 from edgewright_exporters.kernels import (
     attention,
     conv,
@@ -129,6 +130,10 @@ def _qgemm(rng: Random, isa: Isa, number: int, codes: Sequence[int] = ()) -> Sam
 
 def _qgemm4(rng: Random, isa: Isa, number: int) -> Sample:
     return _qgemm(rng, isa, number, INT4)
+
+
+def _shifts(rng: Random, isa: Isa, number: int) -> Sample:
+    return _qgemm(rng, isa, number, SHIFTS)
 
 
 def _attention(rng: Random, isa: Isa, number: int) -> Sample:
@@ -276,6 +281,7 @@ MAKERS: Mapping[str, Callable[[Random, Isa, int], Sample]] = {
     "gemm": _gemm,
     "qgemm": _qgemm,
     "qgemm of 4 bits": _qgemm4,
+    "qgemm of shifts": _shifts,
     "attention": _attention,
     "norm": _norm,
     "softmax": _softmax,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -15,6 +16,7 @@ from onnx import numpy_helper, parser
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
+from edgewright.grids import SHIFTS
 from edgewright.numerics import worst
 from edgewright.ortheader import headers_place
 from edgewright_exporters.onnx_kernels.choose import first_guess
@@ -44,6 +46,8 @@ CONSTANTS: Mapping[str, Any] = {
     "yz": np.uint8(120),
     "yzs": np.int8(3),
     "back": np.array([1, 7, 19]),
+    "numbers": RNG.integers(0, 16, (13, 19)).astype(ml_dtypes.uint4),
+    "table": np.array(SHIFTS, np.int8),
 }
 """Scales are powers of two, so that float32 holds every sum exactly and no rounding is a matter of taste."""
 
@@ -60,9 +64,11 @@ class Sample:
     case: Mapping[str, Any] | None
     inputs: str = "uint8[7,13] x"
     outputs: str = "uint8[7,19] y"
+    opset: int = 20
 
     def proto(self) -> Any:
-        text = f'<ir_version: 9, opset_import: ["" : 20]> g ({self.inputs}) => ({self.outputs}) {{ {self.body} }}'
+        head = f'<ir_version: 10, opset_import: ["" : {self.opset}]>'
+        text = f"{head} g ({self.inputs}) => ({self.outputs}) {{ {self.body} }}"
         proto = parser.parse_model(text)
         given = {value.name for value in proto.graph.input} | {n for node in proto.graph.node for n in node.output}
         used = {name for node in proto.graph.node for name in node.input} - given
@@ -91,6 +97,12 @@ SAMPLES = {
         "xf = DequantizeLinear(x, xs, xz) wf = DequantizeLinear(w, ws1) y = MatMul(xf, wf)",
         {"gives": "float32", "activation": "none"},
         outputs=FLOATS,
+    ),
+    "shifts in four bits": Sample(
+        f"""places = Cast<to=6>(numbers) w = Gather(table, places) {HEAD} {BIAS}
+            f = Gemm(xf, wf, bf) y = QuantizeLinear(f, ys, yz)""",
+        {"gives": "uint8", "codes": SHIFTS, "gentle": True},
+        opset=21,
     ),
     "gelu": Sample(f"{HEAD} {BIAS} f = Gemm(xf, wf, bf) y = Gelu(f)", {"activation": "gelu"}, outputs=FLOATS),
     "residual behind a new shape": Sample(

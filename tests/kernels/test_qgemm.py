@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright_exporters.kernels import qgemm
+from edgewright.grids import SHIFTS
+from edgewright_exporters.kernels import dot, qgemm
 from edgewright_exporters.kernels.codebook import INT4, encode
 from edgewright_exporters.kernels.qgemm import QGemmCase
 from edgewright_exporters.kernels.requantise import LIMITS
@@ -20,8 +21,8 @@ from edgewright_exporters.tir.isa import Isa, isa_named
 
 Build = Callable[..., Any]
 TYPES = ("uint8", "int8")
-SHIFTS = (*(sign * 2**power for power in range(7) for sign in (-1, 1)), 0, 127)
 GENTLE_CODES = {"codes": INT4, "gentle": True}
+GENTLE_SHIFTS = {"codes": SHIFTS, "gentle": True}
 
 
 @st.composite
@@ -36,7 +37,9 @@ def cases(draw: st.DrawFn) -> QGemmCase:
         gives=gives,
         activation=draw(st.sampled_from(("none", "relu", "gelu"))) if floats else "none",
         residual=floats and draw(st.booleans()),
-        **draw(st.sampled_from(({}, {"gentle": True}, {"codes": INT4}, {"codes": SHIFTS}, GENTLE_CODES))),
+        **draw(
+            st.sampled_from(({}, {"gentle": True}, {"codes": INT4}, {"codes": SHIFTS}, GENTLE_CODES, GENTLE_SHIFTS))
+        ),
     )
 
 
@@ -51,7 +54,8 @@ def _values(case: QGemmCase, *, seed: int = 0, extreme: bool = False) -> dict[st
     if case.gentle:
         weight = weight // 2
     if case.codes:
-        weight = rng.choice(case.codes, weight.shape)
+        ends = (min(case.codes), max(case.codes))
+        weight = rng.choice(ends if extreme else case.codes, weight.shape)
     values: dict[str, Any] = {
         "x": x.astype(case.takes),
         "weight": weight.astype(np.int8),
@@ -105,6 +109,25 @@ def test_primes_everywhere_on_every_instruction_set(build: Build, here: Sequence
     for isa in here:
         case = QGemmCase(197, 191, 193, codes=INT4 if isa == here[0] else ())
         _check(build, case, qgemm.tiles(case, isa)[0], isa)
+
+
+def test_sums_of_shifts_are_those_of_shifting_and_adding(build: Build, here: Sequence[Isa]) -> None:
+    """Against x shifted left by the power, and subtracted where the sign says so: no product at all."""
+    rng = np.random.default_rng(0)
+    for isa, takes in zip(here * 2, TYPES * len(here)):
+        case = QGemmCase(13, 67, 59, takes=takes, gives="float32", codes=SHIFTS, gentle=True)
+        codes = rng.integers(0, 16, (67, 59))
+        values = _values(case) | {"weight": np.array(SHIFTS, np.int8)[codes], "scale": np.ones(59, np.float32)}
+        values |= {"bias": np.zeros(59, np.int32), "x_zero": 0}
+        powers, negative, some = np.maximum((codes & 7) - 1, 0), codes & 8, codes & 7
+        moved = values["x"].astype(np.int64)[:, :, None] << powers[None]
+        wanted = np.where(some, np.where(negative, -moved, moved), 0).sum(1)
+        found = _found(build, case, qgemm.tiles(case, isa)[0], isa, values=values)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_every_weight_of_shifts_is_gentle() -> None:
+    assert dot.gentle(np.array([[64, 64], [-64, -64]], np.int8))
 
 
 def test_any_division_of_the_work_gives_the_same(build: Build, here: Sequence[Isa]) -> None:
