@@ -155,7 +155,8 @@ def test_networks_without_mlps_shift_everywhere_but_at_their_ends_unless_mlps_ar
 
 @pytest.mark.parametrize("learns", WAYS)
 def test_training_wins_back_what_rounding_loses(learns: str) -> None:
-    """Digits, 1 epoch, all layers; SPREAD."""
+    """Digits, 1 epoch, all layers. Over ten seeds 99.3 to 99.6 % (deviation 0.1) by weights, 99.4 % each by powers;
+    97.96 % rounded and not trained."""
     digits = Path(__file__).parents[2] / "examples" / "digits"
     with np.load(digits / "digits.npz") as data:
         train, test = (({"image": data[f"x_{part}"]}, data[f"y_{part}"]) for part in ("train", "test"))
@@ -175,7 +176,7 @@ def test_training_wins_back_what_rounding_loses(learns: str) -> None:
     params = Params(epochs=1, batch=32, train=learns)
     fit(module, TaskData(task, ("image",), params.batch), settings(params), distilled(teacher), groups=groups)
     assert before < 98.2
-    assert accuracy() > 98.6
+    assert accuracy() > 98.9
 
 
 class Logits(nn.Module):
