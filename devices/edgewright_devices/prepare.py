@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.errors import ModelError
-from edgewright_devices.shapes import fix_inputs, infer
+from edgewright_devices.shapes import SMALL, fix_inputs, infer
 
 if TYPE_CHECKING:
     import onnx
@@ -36,24 +36,41 @@ STANDARD = {
 """Fused and quantised operators, the standard one that does the same work, and which inputs it takes over."""
 
 
-def prepare(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> onnx.ModelProto:
-    """The model in the file at `path`, local functions inlined, fused operators replaced by standard ones.
-
-    Weights kept in other files stay there. Raises: ModelError when the file cannot be read.
-    """
+def read(path: Path) -> onnx.ModelProto:
+    """The model in the file at `path`; weights kept in other files stay there. Raises: ModelError."""
     import onnx
-    import onnx.inliner
     from google.protobuf.message import DecodeError
 
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), load_external_data=False)
     except (OSError, DecodeError) as cause:
         raise ModelError(f"{path} cannot be read as an ONNX model: {cause}") from cause
+
+
+def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int) -> onnx.ModelProto:
+    """`proto` with local functions inlined, fused operators replaced by standard ones, and every size known.
+
+    The values of weights are dropped first: each pass over a graph would copy them.
+    """
+    import onnx.inliner
+
     _drop_default_inputs(proto)
-    proto = _modernise(onnx.inliner.inline_local_functions(proto))
+    _drop_values(proto.graph)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    proto = _modernise(proto)
     _standardise(proto.graph)
     fix_inputs(proto.graph, shapes, batch)
     return infer(proto)
+
+
+def _drop_values(graph: onnx.GraphProto) -> None:
+    """Keep the sizes of weights; small constants may be sizes of something, and stay."""
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) > 8 * SMALL:
+            tensor.ClearField("raw_data")
+            tensor.data_location = tensor.EXTERNAL
+            tensor.external_data.add(key="location", value="dropped")
 
 
 def branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

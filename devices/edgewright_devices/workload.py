@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright_devices.prepare import branches, prepare
+from edgewright_devices.prepare import branches, prepare, read
 from edgewright_devices.shapes import known
 
 if TYPE_CHECKING:
@@ -34,20 +34,38 @@ PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinea
 
 
 @dataclass(frozen=True)
+class Product:
+    """The loops of a node that multiplies: each of `rows` results of `given` values sums over `taken` x `window`.
+
+    `given` counts all groups, `taken` one of them. `constant` tells weights from data on the right side.
+    """
+
+    rows: int
+    taken: int
+    given: int
+    window: int = 1
+    stride: int = 1
+    groups: int = 1
+    constant: bool = True
+
+
+@dataclass(frozen=True)
 class Work:
-    """What one node asks for. `operator` is the standard one that does the same work; `kind` is
-    `dense`, `depthwise` or `other`; `ops` counts a MAC as two (other nodes: one per output element).
-    `dtype` is what the node computes in: `int8` between quantised tensors, `float16`, else `float32`.
+    """What one node asks for. `operator` is the standard one that does the same work; `ops` counts a MAC as two
+    (other nodes: one per output element). `dtype` is what the node computes in: `int8` between quantised tensors,
+    `float16`, else `float32`. `product` says how a node that multiplies does it. `idle` marks work on what is known
+    to be 0: some runtimes leave it out.
     """
 
     name: str
     operator: str
-    kind: str
     dtype: str
     macs: int
     ops: int
     weight_bytes: int
     activation_bytes: int
+    product: Product | None = None
+    idle: bool = False
 
     @property
     def bytes(self) -> int:
@@ -85,8 +103,12 @@ def workload(path: Path, shapes: Mapping[str, Shape] | None = None, *, batch: in
 
     Raises: ModelError when the file cannot be read.
     """
-    graph = prepare(path, shapes or {}, batch).graph
-    return _count(graph, _Tensors())
+    return count(read(path), shapes, batch=batch)
+
+
+def count(proto: onnx.ModelProto, shapes: Mapping[str, Shape] | None = None, *, batch: int = 1) -> Workload:
+    """`workload` of a model in memory, which is changed."""
+    return _count(prepare(proto, shapes or {}, batch).graph, _Tensors())
 
 
 @dataclass
@@ -98,10 +120,11 @@ class _Tensors:
     constants: set[str] = field(default_factory=set)
     quantised: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
+    zeros: set[str] = field(default_factory=set)
 
     def copy(self) -> _Tensors:
         """A copy for a branch, which sees its parent's tensors."""
-        return _Tensors(dict(self.shapes), dict(self.bits), set(self.constants), set(self.quantised), set())
+        return _Tensors(dict(self.shapes), dict(self.bits), set(self.constants), set(self.quantised), set(), set(self.zeros))
 
     def type(self, name: str, elem_type: int) -> None:
         """Note the element type of a tensor."""
@@ -152,6 +175,8 @@ def _read_tensors(graph: onnx.GraphProto, tensors: _Tensors) -> None:
         tensors.shapes[initializer.name] = tuple(initializer.dims)
         tensors.type(initializer.name, initializer.data_type)
         tensors.constants.add(initializer.name)
+        if _is_zero(initializer):
+            tensors.zeros.add(initializer.name)
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes = known(value)
         if sizes is not None:
@@ -171,12 +196,30 @@ def _follow(node: onnx.NodeProto, tensors: _Tensors) -> None:
     read = [name for name in node.input if name]
     if node.op_type == "Constant" or (read and all(name in tensors.constants for name in read)):
         tensors.constants.update(node.output)
+    if _gives_zeros(node, tensors):
+        tensors.zeros.update(node.output)
     if node.op_type == "DequantizeLinear":
         tensors.bits[node.output[0]] = tensors.bits.get(node.input[0], 8)
         tensors.quantised.add(node.output[0])
     elif node.op_type in VIEWS | {"Transpose"} and read and read[0] in tensors.quantised:
         tensors.bits[node.output[0]] = tensors.bits[read[0]]
         tensors.quantised.add(node.output[0])
+
+
+def _gives_zeros(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+    """Whether all that the node writes is 0, or as constant as that: it multiplies by 0, or reads nothing else."""
+    if node.op_type == "Mul":
+        return any(name in tensors.zeros for name in node.input)
+    data = _data(node, tensors)
+    return bool(data) and all(name in tensors.zeros for name in data)
+
+
+def _is_zero(initializer: onnx.TensorProto) -> bool:
+    """Whether a small constant is 0 throughout."""
+    from onnx import numpy_helper
+
+    inline = initializer.data_location != initializer.EXTERNAL
+    return inline and math.prod(initializer.dims) == 1 and not numpy_helper.to_array(initializer).any()
 
 
 def _narrow_outputs(graph: onnx.GraphProto, tensors: _Tensors) -> None:
@@ -244,12 +287,13 @@ def _work(node: onnx.NodeProto, tensors: _Tensors) -> Work:
     return Work(
         name=node.name or node.output[0],
         operator=node.op_type,
-        kind=_kind(node, tensors) if macs else "other",
         dtype=_dtype(node, tensors),
         macs=macs,
         ops=2 * macs or tensors.size(node.output[0]),
         weight_bytes=weights,
         activation_bytes=moved + written,
+        product=_product(node, tensors, macs) if macs else None,
+        idle=any(name in tensors.zeros for name in (*_data(node, tensors), *node.output)),
     )
 
 
@@ -285,11 +329,20 @@ def _einsum_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
     return math.prod(sizes.values()) if len(terms) > 1 else 0
 
 
-def _kind(node: onnx.NodeProto, tensors: _Tensors) -> str:
-    """Depthwise convolutions reuse little and run far from the peak; all else that multiplies is dense."""
-    if node.op_type not in CONVOLUTIONS or _attribute(node, "group", 1) == 1:
-        return "dense"
-    return "depthwise" if tensors.shapes[_operands(node)[1]][1] == 1 else "dense"
+def _product(node: onnx.NodeProto, tensors: _Tensors, macs: int) -> Product:
+    """The loops behind `macs`."""
+    right = tensors.shapes[_operands(node)[1]]
+    constant = _operands(node)[1] in tensors.constants
+    if node.op_type in CONVOLUTIONS:
+        groups = _attribute(node, "group", 1)
+        spread = node.op_type.endswith("Transpose")
+        taken, given = (right[0] // groups, right[1] * groups) if spread else (right[1], right[0])
+        strides = _attribute(node, "strides", [1])
+        rows = macs * groups // max(1, taken * given * math.prod(right[2:]))
+        return Product(rows, taken, given, math.prod(right[2:]), max(strides), groups, constant)
+    summed = max(1, macs // max(1, tensors.size(node.output[0])))
+    given = tensors.shapes[node.output[0]][-1] if tensors.shapes[node.output[0]] else 1
+    return Product(max(1, macs // (summed * max(1, given))), summed, given, constant=constant)
 
 
 def _dtype(node: onnx.NodeProto, tensors: _Tensors) -> str:
