@@ -80,9 +80,7 @@ class Graph:
         flat = x if len(self.shapes[x]) == 2 else self.node("Flatten", [x], (batch, taken))
         elem_type = TensorProto.INT8 if self.quantised else None
         w = self.weight(taken, given, elem_type=elem_type)
-        return self.node(
-            "Gemm", [self.rounded(flat), self.restored(w) if self.quantised else w], (batch, given)
-        )
+        return self.node("Gemm", [self.rounded(flat), self.restored(w) if self.quantised else w], (batch, given))
 
     def add(self, *inputs: str) -> str:
         """The sum of tensors, two at a time."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
+
 from predictor.graphs import Graph, Shape
 
 FREE = {"Split", "Dropout", "Flatten", "Reshape", "Noop", "PriorBox"}
@@ -75,7 +76,9 @@ def product(net: Graph, kind: str, x: str, shape: Shape, options: Mapping[str, s
         taken = net.shapes[x][1]
         inputs = [x, net.weight(taken, int(options["0"]) // group, kernel, kernel)]
         cut = [(n - 1) * stride + kernel - out for n, out in zip(net.shapes[x][2:], shape[2:])]
-        return net.act(net.node("ConvTranspose", inputs, shape, strides=[stride] * 2, group=group, pads=[0, 0, *cut]), act)
+        return net.act(
+            net.node("ConvTranspose", inputs, shape, strides=[stride] * 2, group=group, pads=[0, 0, *cut]), act
+        )
     size = (kernel, int(options.get("11", kernel)))
     y = net.conv(x, int(options["0"]), size, stride, group=group, act="")
     net.shapes[y] = shape  # its padding is not always that which keeps the size

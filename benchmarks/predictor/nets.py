@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import onnx
+
 from predictor.graphs import Graph
 
 V1 = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]

@@ -7,14 +7,14 @@ import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import onnx
-from predictor.ncnn import read_ncnn
-from predictor.nets import fbnet, live_edges, mobilenet_v1, mobilenet_v2, nasbench201
 
 from edgewright_devices.workload import Work, count
+from predictor.ncnn import read_ncnn
+from predictor.nets import fbnet, live_edges, mobilenet_v1, mobilenet_v2, nasbench201
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-@lru_cache(maxsize=None)
+@cache
 def cell_works(arch: str) -> tuple[Work, ...]:
     """The work of a NAS-Bench-201 network."""
     return works_of(nasbench201(arch))
@@ -77,7 +77,7 @@ def canonical(edges: tuple[tuple[int, int, str], ...]) -> tuple[tuple[int, int, 
     return ((0, 3, value[3]),)
 
 
-@lru_cache(maxsize=None)
+@cache
 def fbnet_works(arch: str) -> tuple[Work, ...]:
     """The work of an FBNet."""
     return works_of(fbnet(arch))
@@ -91,7 +91,7 @@ def fbnet_cases(data: Path) -> Iterator[Case]:
             yield Case(column, "fbnet", arch, "float32", fbnet_works(arch), float(value))
 
 
-@lru_cache(maxsize=None)
+@cache
 def mobilenet_works(version: str, alpha: float, size: int, dtype: str) -> tuple[Work, ...]:
     """The work of a MobileNet."""
     return works_of((mobilenet_v1 if version == "v1" else mobilenet_v2)(alpha, size, dtype))
@@ -122,7 +122,7 @@ def family_of(model: str) -> str:
     return "mobilenet_v2" if found == "mobilenetv2" else found
 
 
-@lru_cache(maxsize=None)
+@cache
 def ncnn_works(path: Path, dtype: str) -> tuple[Work, ...]:
     """The work of a model of ncnn's benchmark; empty where its file states no sizes."""
     model = read_ncnn(path, dtype) if path.is_file() else None

@@ -13,7 +13,7 @@ MODULES = (
     "edgewright_devices.meters.nvml",
     "edgewright_devices.meters.pmic",
     "edgewright_devices.meters.rapl",
+    "edgewright_devices.predictor.predict",
     "edgewright_devices.profiles",
-    "edgewright_devices.roofline",
     "edgewright_devices.ssh",
 )

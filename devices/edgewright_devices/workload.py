@@ -124,7 +124,8 @@ class _Tensors:
 
     def copy(self) -> _Tensors:
         """A copy for a branch, which sees its parent's tensors."""
-        return _Tensors(dict(self.shapes), dict(self.bits), set(self.constants), set(self.quantised), set(), set(self.zeros))
+        sets = (set(self.constants), set(self.quantised), set[str](), set(self.zeros))
+        return _Tensors(dict(self.shapes), dict(self.bits), *sets)
 
     def type(self, name: str, elem_type: int) -> None:
         """Note the element type of a tensor."""

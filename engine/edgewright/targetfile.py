@@ -20,6 +20,9 @@ TABLES = {
     "compute": {"float32": "GFLOP/s", "float16": "GFLOP/s", "bfloat16": "GFLOP/s", "int8": "GOP/s"},
     "power": {"idle_w": "W", "active_w": "W"},
 }
+FITTED = {"coefficients": dict, "spread": dict, "noise": float, "error": float, "n": int, "idle": bool, "source": str}
+"""What a predictor's coefficients for one quantity come with."""
+
 REQUIRED = ("name", "title", "isa", "memory", "cores", "bandwidth", "compute")
 UNITS = ("cpu", "gpu")
 
@@ -42,7 +45,7 @@ def parse_profile(document: Mapping[str, Any], origin: str) -> Target:
 
     Raises: TargetError.
     """
-    _check_keys(document, (*TEXTS, *LISTS, *FIGURES, *TABLES, "default"), origin)
+    _check_keys(document, (*TEXTS, *LISTS, *FIGURES, *TABLES, "default", "fitted"), origin)
     for key in REQUIRED:
         if key not in document:
             raise TargetError(f"{origin}: {key} is missing; a profile needs {', '.join(REQUIRED)}")
@@ -66,6 +69,8 @@ def _read(key: str, value: Any, origin: str) -> Any:
         return _figure(value, FIGURES[key], where)
     if key in TABLES:
         return _table(value, TABLES[key], where)
+    if key == "fitted":
+        return _fitted(value, where)
     if not isinstance(value, bool):
         raise TargetError(f"{where} is {value!r}; write true or false")
     return value
@@ -75,6 +80,20 @@ def _table(value: Any, units: Mapping[str, str], where: str) -> dict[str, Figure
     table = _mapping(value, where)
     _check_keys(table, units, where)
     return {key: _figure(figure, units[key], f"{where}.{key}") for key, figure in table.items()}
+
+
+def _fitted(value: Any, where: str) -> Mapping[str, Any]:
+    """Coefficients by quantity, as `engine calibrate` writes them."""
+    tables = _mapping(value, where)
+    _check_keys(tables, ("latency", "energy"), where)
+    for quantity, given in tables.items():
+        table = _mapping(given, f"{where}.{quantity}")
+        _check_keys(table, FITTED, f"{where}.{quantity}")
+        for key, kind in FITTED.items():
+            found = table.get(key)
+            if not isinstance(found, (int, float) if kind is float else kind):
+                raise TargetError(f"{where}.{quantity}.{key} is {found!r}; let engine calibrate write this table")
+    return tables
 
 
 def _figure(value: Any, unit: str, where: str) -> Figure:

@@ -30,7 +30,7 @@ def test_it_holds_the_five_packages_and_nothing_else(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == PACKAGES
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert any(name.endswith("profiles/raspberry-pi-5.toml") for name in names)
-    assert any(name.endswith("roofline.json") for name in names)
+    assert any(name.endswith("prior.json") for name in names)
     assert not any("__pycache__" in name or name.endswith(".npz") for name in names)
 
 

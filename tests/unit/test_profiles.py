@@ -95,7 +95,8 @@ def test_idle_power_is_below_active_power() -> None:
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from edgewright_devices import profiles, roofline; list(profiles.edgewright_targets());"
+        "import sys; from edgewright_devices import profiles; from edgewright_devices.predictor import predict;"
+        "list(profiles.edgewright_targets());"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ from edgewright_devices.predictor.kernels import TERMS, WIDTHS
 
 Floats = npt.NDArray[np.float64]
 
-LOOSE = 1.0
+LOOSE = 3.0
 """How far a coefficient lies from its prior, relative to it (one standard deviation), once the scale is known."""
 
 STARTS = [TERMS.index(next(name for name in TERMS if name.startswith(width))) for width in WIDTHS]
@@ -26,12 +26,15 @@ NOISE = 0.03
 """What a sum of terms is off by at the least, relative: how strongly measurements pull against the prior."""
 
 LEAST_NOISE = 0.01
+FAINT = 1e-4
+"""What the start of a prior weighs beside one device."""
+
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Coefficients per term, `spread` with spread @ spread.T their covariance, and the relative `noise` of a network."""
+    """Coefficients per term, `spread` with spread @ spread.T their covariance, the relative `noise` of a network."""
 
     coefficients: Floats
     spread: Floats
@@ -114,16 +117,16 @@ def learn_prior(places: list[tuple[Floats, Floats]], start: Floats, rounds: int 
 
     `start` counts as faintly as it takes to decide what no device tells.
     """
-    prior = start.copy()
+    ratio = np.ones(len(start))
     for _ in range(rounds):
-        normal, right = np.zeros((len(prior),) * 2), np.zeros(len(prior))
+        normal, right = np.zeros((len(start),) * 2), np.zeros(len(start))
         for terms, measured in places:
-            rows = terms * prior / measured[:, None]
-            rows = rows * scales(rows)
-            errors = np.abs(1 - rows.sum(axis=1))
+            rows = terms * start / measured[:, None]
+            rows = rows * scales(rows * ratio)
+            errors = np.abs(1 - rows @ ratio)
             weights = np.minimum(1.0, 2 * np.median(errors) / np.maximum(errors, 1e-12)) / len(rows)
             normal += rows.T @ (rows * weights[:, None])
             right += rows.T @ weights
-        faint = 1e-4 * len(places)
-        prior = prior * np.maximum(nonnegative(normal + faint * np.eye(len(prior)), right + faint), 0.02)
-    return prior
+        faint = FAINT * len(places)
+        ratio = nonnegative(normal + faint * np.eye(len(start)), right + faint)
+    return start * np.maximum(ratio, 0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Target:
 
     `default` marks the one target of a `family` that the family's name stands for.
     `models` are patterns of what such a device calls itself: its board, or its system on a chip.
+    `fitted` holds, by quantity, what a predictor learnt from measurements of such a device.
     `meters` are tried in order, and the first that finds its sensor is read.
     Units: memory in bytes, compute in GFLOP/s (or GOP/s for integers), bandwidth in GB/s, power in W;
     each Figure repeats its own.
@@ -40,11 +42,12 @@ class Target:
     runtimes: tuple[str, ...] = ("ort",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     meters: tuple[str, ...] = ()
-    predictor: str = "roofline"
+    predictor: str = "kernels"
     recipe: tuple[str, ...] = ("simplify",)
     features: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     notes: str = ""
+    fitted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""The predictor `kernels`: latency and energy of ONNX models, kernel by kernel, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgewright.protocols import Predictor
+from edgewright.types import GraphFile, Measurement, Model, Target, unknown
+from edgewright_devices.workload import Work, Workload, workload
+
+if TYPE_CHECKING:
+    from edgewright_devices.predictor.coefficients import Known
+    from edgewright_devices.predictor.fit import Floats
+
+UNITS = {"latency": "ms", "energy": "mJ"}
+SURE = 1.96
+"""Standard deviations that hold 95 % of a normal distribution."""
+
+WIDEN = 2.0
+"""How many times less sure coefficients are than their posterior says, seen on families of networks left out of fits."""
+
+
+class Kernels:
+    """Predicts from coefficients in the target's profile, or from its peaks where it has none."""
+
+    name = "kernels"
+
+    def predict(self, model: Model, target: Target, quantity: str) -> Measurement:
+        """The quantity for one run of the example's batch, every stage of the first variant (the worst case)."""
+        reason = _obstacle((model,), quantity)
+        loads = () if reason else _workloads(model)
+        reason = reason or _opaque(model, loads)
+        if reason:
+            return unknown(quantity, UNITS.get(quantity, ""), reason)
+        from edgewright_devices.predictor.coefficients import known_of
+
+        known = known_of(target, quantity)
+        if known is None:
+            return self._energy_by_power(model, target)
+        terms = _terms(loads, known)
+        value = float(terms @ known.posterior.coefficients)
+        unsure = WIDEN * _length(terms, known) / max(value, 1e-12)
+        found = _conditions(loads, known)
+        return _predicted(
+            quantity, value, UNITS[quantity], math.hypot(unsure, known.posterior.noise), known, conditions=found
+        )
+
+    def predict_ratio(self, first: Model, other: Model, target: Target, quantity: str) -> Measurement:
+        """`first` / `other`: above 1 means that `other` costs less. What is unsure of both alike cancels."""
+        from edgewright_devices.predictor.coefficients import known_of, read_prior
+
+        reason = _obstacle((first, other), quantity) or _powerless(target, quantity)
+        known = known_of(target, quantity) or known_of(target, "latency")
+        if reason or known is None:
+            return unknown(quantity, "", reason)
+        if first.digest == other.digest:
+            return _predicted(quantity, 1.0, "", 0.0, known, conditions={"source": "the same graph"})
+        rows, values = list[Any](), list[float]()
+        for model in (first, other):
+            loads = _workloads(model)
+            reason = _opaque(model, loads)
+            if reason:
+                return unknown(quantity, "", reason)
+            terms = _terms(loads, known)
+            values.append(max(float(terms @ known.posterior.coefficients), 1e-12))
+            rows.append(terms / values[-1])
+        unsure = math.hypot(WIDEN * _length(rows[0] - rows[1], known), math.sqrt(2) * known.posterior.noise)
+        if quantity == "energy" and quantity not in target.fitted:
+            unsure = math.hypot(unsure, read_prior(target.unit).power)
+        return _predicted(quantity, values[0] / values[1], "", unsure, known, conditions={"source": known.source})
+
+    def _energy_by_power(self, model: Model, target: Target) -> Measurement:
+        """Latency times the watts of the profile, whose own error is added."""
+        from edgewright_devices.predictor.coefficients import known_of, read_prior
+
+        reason, known = _powerless(target, "energy"), known_of(target, "latency")
+        latency = self.predict(model, target, "latency")
+        if reason or known is None or latency.value is None or latency.interval is None:
+            return unknown("energy", "mJ", reason or latency.reason)
+        sd = math.log(latency.interval[1] / latency.value) / SURE
+        powers = {key: figure.value for key, figure in target.power.items()}
+        sources = {f"{key}_source": figure.source for key, figure in target.power.items()}
+        conditions = {**latency.conditions, "latency_ms": latency.value, **powers, **sources}
+        sd = math.hypot(sd, read_prior(target.unit).power)
+        return _predicted("energy", latency.value * powers["active_w"], "mJ", sd, known, conditions=conditions)
+
+
+KERNELS = Kernels()
+
+
+def edgewright_predictors() -> Iterable[Predictor]:
+    """What this module offers."""
+    return (KERNELS,)
+
+
+def _obstacle(models: Sequence[Model], quantity: str) -> str:
+    """Why nothing can be predicted, as a sentence; empty when it can."""
+    if quantity not in UNITS:
+        return f"kernels predicts {' and '.join(UNITS)}, not {quantity}"
+    for model in models:
+        if model.format != "onnx":
+            return f"{model.name} is a {model.format} model; lower it to ONNX first"
+    return ""
+
+
+def _powerless(target: Target, quantity: str) -> str:
+    """Why no energy can be predicted, as a sentence; empty when it can."""
+    if quantity != "energy" or quantity in target.fitted or "active_w" in target.power:
+        return ""
+    return (
+        f"the profile of {target.name} gives no power, since no measured figure is known; "
+        "give power.active_w in a profile of your own, with its source, or measure on the device"
+    )
+
+
+def _workloads(model: Model) -> tuple[Workload, ...]:
+    shapes = {name: tuple(int(size) for size in array.shape) for name, array in model.example.items()}
+    batch = next((shape[0] for shape in shapes.values() if shape), 1)
+    graphs = [stage.graph for stage in model.variants[0].stages]
+    return tuple(workload(graph.path, shapes, batch=batch) for graph in graphs if isinstance(graph, GraphFile))
+
+
+def _opaque(model: Model, loads: Iterable[Workload]) -> str:
+    """Why the work of a model cannot be counted, as a sentence; empty when it can."""
+    names = [name for load in loads for name in load.opaque]
+    if not names:
+        return ""
+    return f"the work of {len(names)} nodes of {model.name} is not known, the first is {names[0]}; measure it instead"
+
+
+def _works(loads: Iterable[Workload], known: Known) -> list[Work]:
+    return [work for load in loads for work in load.works if known.idle or not work.idle]
+
+
+def _terms(loads: Iterable[Workload], known: Known) -> Floats:
+    from edgewright_devices.predictor.kernels import design
+
+    return design(_works(loads, known), idle=True)
+
+
+def _length(terms: Floats, known: Known) -> float:
+    """The standard deviation of a sum of terms, for what is unsure of the coefficients."""
+    import numpy as np
+
+    return float(np.linalg.norm(terms @ known.posterior.spread))
+
+
+def _conditions(loads: Sequence[Workload], known: Known) -> dict[str, Any]:
+    """What the number rests on, and the kernels with their shares, the dearest first."""
+    from edgewright_devices.predictor.kernels import design
+
+    each = [
+        (work.name, work.operator, float(design([work], idle=True) @ known.posterior.coefficients))
+        for work in _works(loads, known)
+    ]
+    found: dict[str, Any] = {
+        "macs": sum(load.macs for load in loads),
+        "fitted": known.fitted,
+        "source": known.source,
+        "kernels": sorted(each, key=lambda kernel: -kernel[2]),
+    }
+    uncounted = [name for load in loads for name in load.uncounted]
+    return found | ({"uncounted": uncounted} if uncounted else {})
+
+
+def _predicted(
+    quantity: str, value: float, unit: str, sd: float, known: Known, *, conditions: dict[str, Any]
+) -> Measurement:
+    return Measurement(
+        quantity=quantity,
+        value=value,
+        unit=unit,
+        n=known.n,
+        interval=(value * math.exp(-SURE * sd), value * math.exp(SURE * sd)),
+        statistic="p50",
+        instrument="kernels",
+        kind="predicted",
+        conditions=conditions,
+    )
