@@ -43,7 +43,7 @@ def mobilenet_v2(alpha: float, size: int, dtype: str) -> onnx.ModelProto:
     return net.model(net.conv(net.mean(x), 1001, 1, act=""))
 
 
-def inverted(net: Graph, x: str, given: int, factor: int, stride: int, kernel: int = 3, group: int = 1) -> str:
+def inverted(net: Graph, x: str, given: int, factor: int, stride: int, *, kernel: int = 3, group: int = 1) -> str:
     """The block of MobileNet v2: widen, filter each channel, narrow; added to its input where sizes agree."""
     taken = net.shapes[x][1]
     inner = net.conv(x, taken * factor, 1, group=group) if factor > 1 or group > 1 else x
@@ -62,7 +62,7 @@ def fbnet(arch: str) -> onnx.ModelProto:
         found = re.fullmatch(r"k(\d)_e(\d)(?:_g(\d))?", block)
         if found:
             kernel, factor, group = int(found[1]), int(found[2]), int(found[3] or 1)
-            x = inverted(net, x, given, factor, stride, kernel, group)
+            x = inverted(net, x, given, factor, stride, kernel=kernel, group=group)
         elif stride != 1 or net.shapes[x][1] != given:
             x = net.conv(x, given, 1, stride)
     return net.model(net.linear(net.mean(net.conv(x, 1504, 1)), 100))

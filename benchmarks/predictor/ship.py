@@ -26,9 +26,9 @@ PROFILES = {
     "raspberry-pi-4": ("v2.0 rpi4-tflite-v2.7.1-ruy", "TFLite 2.7.1 (ruy), MLPerf Inference v2.0"),
     "raspberry-pi-5": (
         "ncnn cpu 4 Raspberry Pi 5 Broadcom BCM2712, Cortex",
-        "ncnn, 4 threads, its community benchmark",
+        "ncnn, 4 threads, community benchmark",
     ),
-    "snapdragon-8-gen-2": ("ncnn cpu 4 Qualcomm SM8550", "ncnn, 4 threads, its community benchmark"),
+    "snapdragon-8-gen-2": ("ncnn cpu 4 Qualcomm SM8550", "ncnn, 4 threads, community benchmark"),
     "jetson-tx2": ("rice_edgegpu", "TensorRT (HW-NAS-Bench), batch 1"),
 }
 """The place whose measurements a profile's coefficients come from, and the runtime that they stand for.
@@ -56,7 +56,8 @@ def scales_of(known: list[Place], prior: Floats) -> dict[str, Any]:
 
 def spread(logs: list[float]) -> float:
     """The sd of a new device's logarithm: the mean is not known either."""
-    return float(np.std(logs, ddof=1) * np.sqrt(1 + 1 / len(logs)))
+    around = np.abs(np.array(logs) - np.median(logs))
+    return float(np.quantile(around, 0.9) / 1.645 * np.sqrt(1 + 1 / len(logs)))
 
 
 def power_spread(known: list[Place]) -> float:
@@ -77,8 +78,8 @@ def left_out_spread(known: list[Place], prior: Floats) -> float:
             rows = place.dtype == dtype
             if rows.sum() >= 5:
                 logs = np.log(place.ms[rows] / (place.terms[rows] @ prior))
-                errors.append(np.mean(np.minimum(np.abs(logs - np.median(logs)), 2.0) ** 2))
-    return float(np.sqrt(np.mean(errors)))
+                errors.append(np.quantile(np.abs(logs - np.median(logs)), 0.9) / 1.645)
+    return float(np.median(errors))
 
 
 def cross_validated(terms: Floats, measured: Floats, same: Any, prior: Floats) -> float:
@@ -126,9 +127,7 @@ def ship_profile(name: str, place: Place, runtime: str, priors: dict[str, Floats
         if np.isfinite(measured).all():
             error = cross_validated(place.terms, measured, place.same, priors[place.unit])
             posterior: Posterior = fit(place.terms, measured, priors[place.unit])
-            source = (
-                f"{len(measured)} public measurements: {runtime}; benchmarks/predictor/ship.py, error by five folds"
-            )
+            source = f"benchmarks/predictor/ship.py on {len(measured)} networks: {runtime}; error by five folds"
             fitted[quantity] = to_entry(posterior, len(measured), source, error, idle=place.name in IDLE)
             print(f"{name:20} {quantity:8} n {len(measured)}  error {error:.1%}  noise {posterior.noise:.1%}")
     path = FOLDER / f"{name}.toml"

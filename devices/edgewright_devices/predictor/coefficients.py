@@ -1,4 +1,4 @@
-"""What is known of a device's kernels: fitted coefficients where its profile holds them, else the prior and its peaks."""
+"""What is known of a device: coefficients where its profile holds fitted ones, else the prior and the peaks."""
 
 from __future__ import annotations
 

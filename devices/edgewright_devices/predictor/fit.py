@@ -58,7 +58,7 @@ def fit(terms: Floats, measured: Floats, prior: Floats, loose: float = LOOSE) ->
     rows = terms * unit / measured[:, None]
     pull = (NOISE / loose) ** 2 * np.eye(len(prior))
     weights = np.ones(len(measured))
-    ratio = leverage = errors = weights
+    ratio, leverage, errors, normal = weights, weights, weights, pull
     for _ in range(ROUNDS):
         heavy = rows * weights[:, None]
         normal = heavy.T @ rows + pull
@@ -93,6 +93,7 @@ def nonnegative(normal: Floats, right: Floats) -> Floats:
     """
     x, free = np.zeros(len(right)), np.zeros(len(right), bool)
     slope, least = right.copy(), 1e-9 * float(np.abs(right).max())
+    best = x
     for _ in range(3 * len(right)):
         if free.all() or slope[~free].max() <= least:
             break

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright.protocols import Predictor
+from edgewright.errors import TargetError
+from edgewright.protocols import Measurable, Predictor
 from edgewright.types import GraphFile, Measurement, Model, Target, unknown
 from edgewright_devices.workload import Work, Workload, workload
 
@@ -19,7 +22,7 @@ SURE = 1.96
 """Standard deviations that hold 95 % of a normal distribution."""
 
 WIDEN = 2.0
-"""How many times less sure coefficients are than their posterior says, seen on families of networks left out of fits."""
+"""How many times less sure fitted coefficients are than their posterior says, seen on families left out of fits."""
 
 
 class Kernels:
@@ -41,11 +44,8 @@ class Kernels:
             return self._energy_by_power(model, target)
         terms = _terms(loads, known)
         value = float(terms @ known.posterior.coefficients)
-        unsure = WIDEN * _length(terms, known) / max(value, 1e-12)
-        found = _conditions(loads, known)
-        return _predicted(
-            quantity, value, UNITS[quantity], math.hypot(unsure, known.posterior.noise), known, conditions=found
-        )
+        sd = math.hypot(_unsure(terms, known) / max(value, 1e-12), known.posterior.noise)
+        return _predicted(quantity, value, UNITS[quantity], sd, known, conditions=_conditions(loads, known))
 
     def predict_ratio(self, first: Model, other: Model, target: Target, quantity: str) -> Measurement:
         """`first` / `other`: above 1 means that `other` costs less. What is unsure of both alike cancels."""
@@ -66,10 +66,32 @@ class Kernels:
             terms = _terms(loads, known)
             values.append(max(float(terms @ known.posterior.coefficients), 1e-12))
             rows.append(terms / values[-1])
-        unsure = math.hypot(WIDEN * _length(rows[0] - rows[1], known), math.sqrt(2) * known.posterior.noise)
+        unsure = math.hypot(_unsure(rows[0] - rows[1], known), math.sqrt(2) * known.posterior.noise)
         if quantity == "energy" and quantity not in target.fitted:
             unsure = math.hypot(unsure, read_prior(target.unit).power)
         return _predicted(quantity, values[0] / values[1], "", unsure, known, conditions={"source": known.source})
+
+    def probes(self, folder: Path) -> Sequence[Path]:
+        """The micro-networks to measure on a device."""
+        from edgewright_devices.predictor.probes import write_probes
+
+        return write_probes(folder)
+
+    def fit(self, measured: Sequence[Measurable], base: Target) -> Target:
+        """`base` with coefficients fitted to what was measured. Raises: TargetError when that is too little."""
+        from edgewright_devices.predictor.calibrate import fitted_entries
+
+        loads = [_workloads(case.model) for case in measured]
+        reasons = [reason for case, each in zip(measured, loads) if (reason := _opaque(case.model, each))]
+        if reasons:
+            raise TargetError(reasons[0])
+        return replace(base, fitted=fitted_entries(measured, loads, base))
+
+    def profile(self, target: Target) -> str:
+        """The target as the text of a profile."""
+        from edgewright_devices.predictor.profile import profile_of
+
+        return profile_of(target)
 
     def _energy_by_power(self, model: Model, target: Target) -> Measurement:
         """Latency times the watts of the profile, whose own error is added."""
@@ -140,11 +162,11 @@ def _terms(loads: Iterable[Workload], known: Known) -> Floats:
     return design(_works(loads, known), idle=True)
 
 
-def _length(terms: Floats, known: Known) -> float:
+def _unsure(terms: Floats, known: Known) -> float:
     """The standard deviation of a sum of terms, for what is unsure of the coefficients."""
     import numpy as np
 
-    return float(np.linalg.norm(terms @ known.posterior.spread))
+    return float(np.linalg.norm(terms @ known.posterior.spread)) * (WIDEN if known.fitted else 1.0)
 
 
 def _conditions(loads: Sequence[Workload], known: Known) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Chain:
         from onnx import TensorProto, helper
 
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.taken)
-        y = helper.make_tensor_value_info(self.at, TensorProto.FLOAT, None)
+        y = helper.make_tensor_value_info(self.at, TensorProto.FLOAT, self.shape)
         graph = helper.make_graph(self.nodes, "probe", [x], [y], self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -142,7 +142,8 @@ def convolutions(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
 
 def separable(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
     """Depthwise convolutions between ones of 1x1, as phones' networks have them."""
-    channels, size = _pick(rng, (16, 24, 40, 80, 112)), _pick(rng, (7, 14, 28, 56))
+    channels = _pick(rng, (16, 24, 40, 80, 112))
+    size = _pick(rng, [pixels for pixels in (7, 14, 28, 56) if pixels * channels < 1500])
     net = Chain((1, channels, size, size), rng, quantised=quantised)
     for _ in range(_pick(rng, (2, 3, 5))):
         before, inner = net.at, channels * _pick(rng, (2, 3, 6))

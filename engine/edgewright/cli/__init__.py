@@ -14,6 +14,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "run": ("edgewright.cli.run", "Run a bundle on the inputs of an .npz file."),
     "profile": ("edgewright.cli.profile", "Measure a bundle or a model: latency, memory, time per operator."),
     "predict": ("edgewright.cli.predict", "Predict what a model costs on a target that is not at hand."),
+    "calibrate": ("edgewright.cli.calibrate", "Fit the predictor to a device, and write a profile that knows it."),
     "compare": ("edgewright.cli.compare", "Measure two bundles or models against each other, interleaved."),
     "report": ("edgewright.cli.report", "Write the report of one or several bundles as a page."),
     "stress": ("edgewright.cli.stress", "Find inputs that slow a bundle with exits, and what a deadline does then."),

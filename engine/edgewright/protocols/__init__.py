@@ -8,9 +8,11 @@ A parameter whose metadata say `"nodes": True` holds names of nodes; each stage 
 from edgewright.protocols.attacks import Attack, Probe
 from edgewright.protocols.context import Context, OperatorTime
 from edgewright.protocols.devices import (
+    Calibrated,
     Connection,
     HostMeter,
     Link,
+    Measurable,
     Meter,
     PowerLog,
     Predictor,
@@ -26,6 +28,8 @@ from edgewright.protocols.runtimes import Kernel, Runtime, Session
 from edgewright.protocols.transforms import NoParams, OnnxTransform, TorchTransform
 
 __all__ = [
+    "Calibrated",
+    "Measurable",
     "Attack",
     "Connection",
     "Context",

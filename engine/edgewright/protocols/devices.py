@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Optional, Protocol, runtime_checkable
 
 from edgewright.types import Device, Measurement, Model, Source, Target
 
@@ -95,6 +95,32 @@ class Predictor(Protocol):
 
     def predict_ratio(self, first: Model, other: Model, target: Target, quantity: str) -> Measurement:
         """How many times `other` is cheaper than `first`, with its own interval: the errors of a pair go together."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Measurable:
+    """A network that was measured on a device: latency in ms, and energy in mJ where a meter was read."""
+
+    model: Model
+    latency_ms: float
+    energy_mj: Optional[float] = None
+
+
+@runtime_checkable
+class Calibrated(Predictor, Protocol):
+    """A predictor that learns from measured networks."""
+
+    def probes(self, folder: Path) -> Sequence[Path]:
+        """Write its micro-networks into `folder`; where they lie."""
+        ...
+
+    def fit(self, measured: Sequence[Measurable], base: Target) -> Target:
+        """`base` with `fitted` learnt from what was measured. Raises: TargetError when that is too little."""
+        ...
+
+    def profile(self, target: Target) -> str:
+        """The target as the text of a profile, which `read_profile` takes."""
         ...
 
 

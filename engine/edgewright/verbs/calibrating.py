@@ -1,0 +1,102 @@
+"""Fits a target's predictor to a device: to micro-networks measured there, or to networks that somebody measured."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgewright import measure
+from edgewright.environment import Environment
+from edgewright.errors import InputError, TargetError
+from edgewright.measure import Candidate, Preset
+from edgewright.metering import metered, with_energy
+from edgewright.pipeline import THIS_HOST, open_agent
+from edgewright.protocols import Calibrated, Measurable
+from edgewright.recipe import Request, meters_of
+from edgewright.registry import PREDICTORS, blame
+from edgewright.targets import find_target
+from edgewright.types import Target
+from edgewright.verbs.subject import lowered_model, open_subject
+
+PROBE = Preset("probe", seconds=0.4, runs=30, rounds=1)
+COLUMNS = ("model", "latency_ms", "energy_mj")
+FEWEST = 5
+
+
+def calibrate(request: Request, measured: Path | None, out: Path, env: Environment) -> tuple[Target, int]:
+    """Write the calibrated profile to `out`; the target it describes and how many networks it rests on.
+
+    Raises: TargetError, InputError, ModelError, DeviceError.
+    """
+    base, _ = find_target(request.target or THIS_HOST, env.registry)
+    offer = env.registry.get(PREDICTORS, base.predictor)
+    predictor = offer.value
+    if not isinstance(predictor, Calibrated):
+        raise TargetError(f"the predictor {base.predictor} of {base.name} cannot be calibrated; use kernels")
+    with ExitStack() as stack:
+        if measured:
+            cases = list(read_measured(measured, request, env))
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-probes-")))
+            cases = list(_measure(predictor.probes(folder), request, base, env))
+        with blame(offer, f"calibrating {base.name}"):
+            found = predictor.fit(cases, replace(base, name=out.stem))
+            out.write_text(predictor.profile(found), encoding="utf-8")
+    return found, len(cases)
+
+
+def read_measured(path: Path, request: Request, env: Environment) -> Iterator[Measurable]:
+    """The networks of a CSV file with the columns model, latency_ms and, where known, energy_mj.
+
+    Raises: InputError with the line that is wrong; ModelError.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InputError(f"{path} cannot be read as CSV: {cause}") from cause
+    if len(rows) < FEWEST:
+        raise InputError(f"{path} has {len(rows)} rows; {FEWEST} measured networks are the fewest, 10 to 20 do well")
+    for line, row in enumerate(rows, 2):
+        where = f"{path}, line {line}"
+        latency, energy = (_number(row, key, where) for key in COLUMNS[1:])
+        if not row.get("model") or latency is None:
+            raise InputError(f"{where}: model or latency_ms is missing; the columns are {', '.join(COLUMNS)}")
+        yield Measurable(lowered_model(str(path.parent / row["model"]), request, env), latency, energy)
+
+
+def _number(row: dict[str, Any], key: str, where: str) -> float | None:
+    text = (row.get(key) or "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError(f"{where}: {key} is {text!r}; write a number above 0")
+    return value
+
+
+def _measure(paths: Sequence[Path], request: Request, base: Target, env: Environment) -> Iterator[Measurable]:
+    """Each network measured alone on the device, with energy where a meter finds its sensor."""
+    with ExitStack() as stack:
+        agent = open_agent(request.on or "local", env, stack)
+        stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
+        for at, path in enumerate(paths):
+            env.progress("micro-networks", at + 1, len(paths))
+            subject = open_subject(str(path), request, env)
+            options: dict[str, object] = {"runtimes": subject.runtimes}
+            if request.threads is not None:
+                options["threads"] = request.threads
+            with metered(agent, meters_of(request, base, env.registry), env.registry) as meter:
+                found = measure.measure_one(agent, Candidate(subject.bundle.path, options), PROBE, meter=meter)
+            found = with_energy({measure.ALONE: found}, meter)[measure.ALONE]
+            latency, energy = found.latency["p50"].value, found.energy and found.energy.total.value
+            if latency:
+                yield Measurable(lowered_model(str(path), request, env), latency, energy or None)
