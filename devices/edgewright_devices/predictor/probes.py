@@ -189,17 +189,18 @@ def attention(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
     width = heads * each
     net = Chain((1, tokens, width), rng, quantised=quantised)
     for _ in range(_pick(rng, (1, 2))):
-        _attend(net, heads, each)
+        attend(net, heads, each)
         before = net.at
         net.normalise()
         net.dense(4 * width)
-        net.at = _gelu(net)
+        net.at = gelu(net)
         net.dense(width)
         net.add(before)
     return net.model()
 
 
-def _attend(net: Chain, heads: int, each: int) -> None:
+def attend(net: Chain, heads: int, each: int) -> None:
+    """Multi-head attention over the tokens, added to what it read."""
     import numpy as np
 
     before, (_, tokens, width) = net.at, net.shape
@@ -219,7 +220,8 @@ def _attend(net: Chain, heads: int, each: int) -> None:
     net.add(before)
 
 
-def _gelu(net: Chain) -> str:
+def gelu(net: Chain) -> str:
+    """The exact GELU as exporters write it; the name of its result."""
     import numpy as np
 
     half, root, one = (net.constant(np.float32(value)) for value in (0.5, 2**0.5, 1.0))

@@ -43,7 +43,7 @@ def calibrate(request: Request, measured: Path | None, out: Path, env: Environme
             cases = list(read_measured(measured, request, env))
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-probes-")))
-            cases = list(_measure(predictor.probes(folder), request, base, env))
+            cases = list(measure_all(predictor.probes(folder), request, base, env))
         with blame(offer, f"calibrating {base.name}"):
             found = predictor.fit(cases, replace(base, name=out.stem))
             out.write_text(predictor.profile(found), encoding="utf-8")
@@ -83,7 +83,7 @@ def _number(row: dict[str, Any], key: str, where: str) -> float | None:
     return value
 
 
-def _measure(paths: Sequence[Path], request: Request, base: Target, env: Environment) -> Iterator[Measurable]:
+def measure_all(paths: Sequence[Path], request: Request, base: Target, env: Environment) -> Iterator[Measurable]:
     """Each network measured alone on the device, with energy where a meter finds its sensor."""
     with ExitStack() as stack:
         agent = open_agent(request.on or "local", env, stack)
