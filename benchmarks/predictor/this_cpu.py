@@ -102,7 +102,8 @@ def main() -> None:
         errors, covered = [], []
         for path, case in zip(paths, measure_all(paths, Request(threads=1), target, env)):
             found = KERNELS.predict(case.model, target, "latency")
-            assert found.value is not None and found.interval is not None
+            assert found.value is not None
+            assert found.interval is not None
             errors.append(found.value / case.latency_ms - 1)
             sd = np.log(found.interval[1] / found.value) / SURE
             covered.append(abs(np.log(found.value / case.latency_ms)) < 1.645 * sd)
