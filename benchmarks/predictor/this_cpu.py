@@ -108,9 +108,7 @@ def main() -> None:
             sd = np.log(found.interval[1] / found.value) / SURE
             covered.append(abs(np.log(found.value / case.latency_ms)) < 1.645 * sd)
             print(f"{path.stem:28} measured {case.latency_ms:8.3f} ms  predicted {found.value:8.3f}  {errors[-1]:+.1%}")
-    print(
-        f"MAPE {np.mean(np.abs(errors)):.1%}, median {np.median(np.abs(errors)):.1%}, 90 % covers {np.mean(covered):.1%}"
-    )
+    print(f"MAPE {np.mean(np.abs(errors)):.1%}, median {np.median(np.abs(errors)):.1%}, covered {np.mean(covered):.1%}")
 
 
 if __name__ == "__main__":

@@ -88,9 +88,18 @@ def _evaluate(node: onnx.NodeProto, shapes: Mapping[str, Any], values: Mapping[s
 
     if node.op_type == "Shape" and shapes.get(node.input[0]) is not None and not node.attribute:
         return np.array(shapes[node.input[0]], np.int64)
+    if node.op_type == "Constant" and node.attribute[0].name == "value":
+        return _integers_of(node.attribute[0].t)
     if node.op_type == "Constant" or (node.input and all(n in values for n in node.input if n)):
         return _run(node, values, proto)
     return None
+
+
+def _integers_of(tensor: onnx.TensorProto) -> Any:
+    """A constant's array where it may be a size, else None."""
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor) if _is_size(tensor) else None
 
 
 def _run(node: onnx.NodeProto, values: Mapping[str, Any], proto: onnx.ModelProto) -> Any:

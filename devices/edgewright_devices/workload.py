@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinea
 class Product:
     """The loops of a node that multiplies: each of `rows` results of `given` values sums over `taken` x `window`.
 
-    `given` counts all groups, `taken` one of them. `constant` tells weights from data on the right side.
+    `given` counts all groups, `taken` one of them, and `rows` once for each group. `constant` tells weights from data on the right side.
     """
 
     rows: int
@@ -361,15 +362,17 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def _integers() -> set[int]:
+@cache
+def _integers() -> frozenset[int]:
     """The integer types that weights and activations are quantised to."""
     import onnx
 
     names = onnx.TensorProto.DataType
     narrow = {"INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"}
-    return {value for name, value in names.items() if name in narrow}
+    return frozenset(value for name, value in names.items() if name in narrow)
 
 
+@cache
 def _bits(elem_type: int) -> int:
     """Bits per element of an ONNX type; 32 for those without a fixed width."""
     import onnx
