@@ -2,7 +2,7 @@
 
     python -m predictor.evaluate --data DIR [ROW...]       (in benchmarks/)
 
-Rows: nasbench fbnet few mlperf transfer ncnn. docs/results/predictor.md holds what it printed.
+Rows: nasbench fbnet few mlperf transfer ncnn.
 """
 
 from __future__ import annotations
