@@ -38,7 +38,8 @@ PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinea
 class Product:
     """The loops of a node that multiplies: each of `rows` results of `given` values sums over `taken` x `window`.
 
-    `given` counts all groups, `taken` one of them, and `rows` once for each group. `constant` tells weights from data on the right side.
+    `given` counts all groups, `taken` one of them, `rows` counts each group.
+    `constant` tells weights from data on the right side.
     """
 
     rows: int
