@@ -500,6 +500,12 @@ def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle, how: str) 
     assert wait_until(lambda: not alive(worker))
 
 
+def test_a_device_tells_what_it_is_like(pipe: Pipe) -> None:
+    found = pipe.request("conditions")["result"]
+    assert found["load_average"] >= 0
+    assert found["temperature_c"] is None or -40 < found["temperature_c"] < 150
+
+
 def test_a_device_is_one_client_s_at_a_time(pipe: Pipe, runner: Path, tmp_path: Path) -> None:
     lock = str(tmp_path / "lock")
     assert "result" in pipe.request("hello", protocol=1, lock=lock, owner="ann, run 7", idle_s=600)
