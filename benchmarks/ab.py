@@ -31,7 +31,7 @@ from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.types import Plan
-from edgewright.verbs.subject import open_subject
+from edgewright.verbs.subject import open_subject, target_at
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "ab.md"
@@ -99,10 +99,10 @@ def measure(model: str, *, runs: int, preset: Preset, stack: ExitStack) -> tuple
     """All runs, A/A and slow-down by turns, and the device they ran on."""
     store = Store(Path(stack.enter_context(tempfile.TemporaryDirectory())))
     env = Environment(Registry(only=()), store, lambda message, done, total: None)
-    subject = open_subject(model, Request(), env)
+    agent = open_agent("local", env, stack)
+    subject = open_subject(model, Request(), target_at(agent, Request(), env), agent, env)
     usual = Candidate(subject.bundle.path, {"runtimes": subject.runtimes})
     late = slowed(subject.bundle, store.folder("slowed") / "bundle")
-    agent = open_agent("local", env, stack)
     stack.enter_context(device_lock(store.folder("locks"), agent.address))
     same: list[Interval] = []
     slower: list[Interval] = []

@@ -2,7 +2,7 @@
 
     python -m predictor.evaluate --data DIR [ROW...]       (in benchmarks/)
 
-Rows: nasbench fbnet few mlperf transfer ncnn.
+Rows: nasbench fbnet few mlperf transfer ncnn. docs/results/predictor.md holds what it printed.
 """
 
 from __future__ import annotations

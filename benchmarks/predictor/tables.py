@@ -15,7 +15,7 @@ from edgewright_devices.workload import Work
 from predictor.sources import Case, fbnet_cases, mlperf_cases, nasbench_cases, ncnn_cases
 
 IDLE = {"rice_edgegpu", "rice_raspi4", "rice_pixel3", "rice_fpga"}
-"""Columns of NAS-Bench-201 whose authors' runtimes computed on zeros too; the training error says so."""
+"""Columns of NAS-Bench-201 whose authors' runtimes seem to have computed on zeros too: so they are fitted better."""
 
 ACCELERATORS = (
     "gpu", "dsp", "tpu", "fpga", "vpu", "gtx", "jetson", "630", "640", "1080ti", "titan", "opencl", "vulkan",

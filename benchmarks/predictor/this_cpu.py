@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from edgewright.agent import LOCAL
 from edgewright.cli.console import Console, open_environment
+from edgewright.pipeline import open_agent
 from edgewright.recipe import Request
 from edgewright.targetfile import read_profile
 from edgewright.verbs.calibrating import measure_all
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     target = read_profile(asked.profile)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         paths = []
         for at in range(asked.count):
             build = (residual, inverted, transformer)[at % 3]
@@ -99,8 +102,9 @@ def main() -> None:
             onnx.save(build(np.random.default_rng((asked.seed, at)), quantised), str(path))
             paths.append(path)
         env = open_environment(Console(quiet=True), (), None)
+        agent = open_agent(LOCAL, env, stack)
         errors, covered = [], []
-        for path, case in zip(paths, measure_all(paths, Request(threads=1), target, env)):
+        for path, case in zip(paths, measure_all(paths, Request(threads=1), target, agent, env)):
             found = KERNELS.predict(case.model, target, "latency")
             assert found.value is not None
             assert found.interval is not None

@@ -38,8 +38,7 @@ PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinea
 class Product:
     """The loops of a node that multiplies: each of `rows` results of `given` values sums over `taken` x `window`.
 
-    `given` counts all groups, `taken` one of them, `rows` counts each group.
-    `constant` tells weights from data on the right side.
+    `given` counts all groups, `taken` one of them. `constant` tells weights from data on the right side.
     """
 
     rows: int
@@ -341,7 +340,7 @@ def _product(node: onnx.NodeProto, tensors: _Tensors, macs: int) -> Product:
         spread = node.op_type.endswith("Transpose")
         taken, given = (right[0] // groups, right[1] * groups) if spread else (right[1], right[0])
         strides = _attribute(node, "strides", [1])
-        rows = macs * groups // max(1, taken * given * math.prod(right[2:]))
+        rows = macs // max(1, taken * given * math.prod(right[2:]))
         return Product(rows, taken, given, math.prod(right[2:]), max(strides), groups, constant)
     summed = max(1, macs // max(1, tensors.size(node.output[0])))
     given = tensors.shapes[node.output[0]][-1] if tensors.shapes[node.output[0]] else 1

@@ -208,7 +208,7 @@ def test_macs_of_a_node(tmp_path: Path, body: str, weights: np.ndarray, macs: in
     assert (work.macs, work.ops, work.dtype) == (macs, 2 * macs, "float32")
     loops = work.product
     assert loops is not None
-    assert loops.rows * loops.taken * loops.given * loops.window == macs * loops.groups
+    assert loops.rows * loops.taken * loops.given * loops.window == macs
     assert work.weight_bytes == weights.nbytes
 
 

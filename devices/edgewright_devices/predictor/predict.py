@@ -32,7 +32,7 @@ class Kernels:
 
     def predict(self, model: Model, target: Target, quantity: str) -> Measurement:
         """The quantity for one run of the example's batch, every stage of the first variant (the worst case)."""
-        reason = _obstacle((model,), quantity)
+        reason = _obstacle((model,), quantity) or _peakless(target, quantity)
         loads = () if reason else _workloads(model)
         reason = reason or _opaque(model, loads)
         if reason:
@@ -51,8 +51,8 @@ class Kernels:
         """`first` / `other`: above 1 means that `other` costs less. What is unsure of both alike cancels."""
         from edgewright_devices.predictor.coefficients import known_of, read_prior
 
-        reason = _obstacle((first, other), quantity) or _powerless(target, quantity)
-        known = known_of(target, quantity) or known_of(target, "latency")
+        reason = _obstacle((first, other), quantity) or _peakless(target, quantity) or _powerless(target, quantity)
+        known = None if reason else known_of(target, quantity) or known_of(target, "latency")
         if reason or known is None:
             return unknown(quantity, "", reason)
         if first.digest == other.digest:
@@ -125,6 +125,13 @@ def _obstacle(models: Sequence[Model], quantity: str) -> str:
         if model.format != "onnx":
             return f"{model.name} is a {model.format} model; lower it to ONNX first"
     return ""
+
+
+def _peakless(target: Target, quantity: str) -> str:
+    """Why nothing is known of its speed, as a sentence; empty when something is."""
+    if target.compute or quantity in target.fitted:
+        return ""
+    return f"no profile tells how fast {target.name} is; name one with --target, or make one with engine calibrate"
 
 
 def _powerless(target: Target, quantity: str) -> str:

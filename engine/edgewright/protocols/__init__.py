@@ -28,9 +28,8 @@ from edgewright.protocols.runtimes import Kernel, Runtime, Session
 from edgewright.protocols.transforms import NoParams, OnnxTransform, TorchTransform
 
 __all__ = [
-    "Calibrated",
-    "Measurable",
     "Attack",
+    "Calibrated",
     "Connection",
     "Context",
     "Exporter",
@@ -40,6 +39,7 @@ __all__ = [
     "Link",
     "LoadRequest",
     "Loader",
+    "Measurable",
     "Meter",
     "NoParams",
     "OnnxTransform",

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from edgewright import measure
+from edgewright.agent import LOCAL, Agent
 from edgewright.environment import Environment
 from edgewright.errors import InputError, TargetError
 from edgewright.measure import Candidate, Preset
 from edgewright.metering import metered, with_energy
-from edgewright.pipeline import THIS_HOST, open_agent
+from edgewright.pipeline import open_agent
 from edgewright.protocols import Calibrated, Measurable
 from edgewright.recipe import Request, meters_of
 from edgewright.registry import PREDICTORS, blame
-from edgewright.targets import find_target
+from edgewright.targets import THIS_HOST, find_target
 from edgewright.types import Target
-from edgewright.verbs.subject import lowered_model, open_subject
+from edgewright.verbs.subject import lowered_model, open_subject, target_at
 
 PROBE = Preset("probe", seconds=0.4, runs=30, rounds=1)
 COLUMNS = ("model", "latency_ms", "energy_mj")
@@ -33,21 +34,30 @@ def calibrate(request: Request, measured: Path | None, out: Path, env: Environme
 
     Raises: TargetError, InputError, ModelError, DeviceError.
     """
-    base, _ = find_target(request.target or THIS_HOST, env.registry)
-    offer = env.registry.get(PREDICTORS, base.predictor)
-    predictor = offer.value
-    if not isinstance(predictor, Calibrated):
-        raise TargetError(f"the predictor {base.predictor} of {base.name} cannot be calibrated; use kernels")
     with ExitStack() as stack:
         if measured:
+            base, _ = find_target(request.target or THIS_HOST, env.registry)
             cases = list(read_measured(measured, request, env))
+            predictor = _predictor(base, env)
         else:
+            agent = open_agent(request.on or LOCAL, env, stack)
+            base = target_at(agent, request, env)
+            predictor = _predictor(base, env)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-probes-")))
-            cases = list(measure_all(predictor.probes(folder), request, base, env))
-        with blame(offer, f"calibrating {base.name}"):
+            cases = list(measure_all(predictor.probes(folder), request, base, agent, env))
+        with blame(env.registry.get(PREDICTORS, base.predictor), f"calibrating {base.name}"):
             found = predictor.fit(cases, replace(base, name=out.stem))
             out.write_text(predictor.profile(found), encoding="utf-8")
     return found, len(cases)
+
+
+def _predictor(base: Target, env: Environment) -> Calibrated:
+    predictor = env.registry.get(PREDICTORS, base.predictor).value
+    if not isinstance(predictor, Calibrated):
+        raise TargetError(f"the predictor {base.predictor} of {base.name} cannot be calibrated; use kernels")
+    if not base.compute:
+        raise TargetError(f"no profile describes {base.title}; name the nearest one with --target, it will be fitted")
+    return predictor
 
 
 def read_measured(path: Path, request: Request, env: Environment) -> Iterator[Measurable]:
@@ -83,14 +93,14 @@ def _number(row: dict[str, Any], key: str, where: str) -> float | None:
     return value
 
 
-def measure_all(paths: Sequence[Path], request: Request, base: Target, env: Environment) -> Iterator[Measurable]:
+def measure_all(
+    paths: Sequence[Path], request: Request, base: Target, agent: Agent, env: Environment
+) -> Iterator[Measurable]:
     """Each network measured alone on the device, with energy where a meter finds its sensor."""
-    with ExitStack() as stack:
-        agent = open_agent(request.on or "local", env, stack)
-        stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
+    with measure.device_lock(env.store.folder("locks"), agent.address, env.progress):
         for at, path in enumerate(paths):
             env.progress("micro-networks", at + 1, len(paths))
-            subject = open_subject(str(path), request, env)
+            subject = open_subject(str(path), request, base, agent, env)
             options: dict[str, object] = {"runtimes": subject.runtimes}
             if request.threads is not None:
                 options["threads"] = request.threads

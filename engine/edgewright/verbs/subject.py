@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgewright.agent import Agent
 from edgewright.arrays import read_npz
+from edgewright.bench import Bench
 from edgewright.bundle import Bundle, is_bundle, open_bundle
 from edgewright.environment import Environment
 from edgewright.errors import BundleError
@@ -71,6 +72,12 @@ def target_at(agent: Agent, request: Request, env: Environment) -> Target:
     return target
 
 
+def bench_for(source: str, request: Request, env: Environment, stack: ExitStack) -> Bench:
+    """A bench around one model, with no methods to apply."""
+    target, _ = find_target(request.target or THIS_HOST, env.registry)
+    return open_bench(job_for(source, request, target, env), env, stack)
+
+
 def job_for(source: str, request: Request, target: Target, env: Environment) -> Job:
     """A job that only loads."""
     asked = Request(
@@ -85,8 +92,7 @@ def job_for(source: str, request: Request, target: Target, env: Environment) -> 
 def lowered_model(source: str, request: Request, env: Environment) -> Model:
     """The model as ONNX, whatever it came as."""
     with ExitStack() as stack:
-        target, _ = find_target(request.target or THIS_HOST, env.registry)
-        return open_bench(job_for(source, request, target, env), env, stack).reference
+        return bench_for(source, request, env, stack).reference
 
 
 def runtime_entries(bundle: Bundle, registry: Registry) -> Mapping[str, str]:
