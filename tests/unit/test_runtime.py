@@ -16,7 +16,8 @@ import pytest
 from edgewright.errors import BundleError, InputError
 from edgewright.types import Artifact, Device, State, Target
 from edgewright_runtime import load
-from edgewright_runtime.device import conditions, emulation, find_device
+from edgewright_runtime.circumstances import conditions
+from edgewright_runtime.device import emulation, find_device
 from edgewright_runtime.feeds import Port
 from edgewright_runtime.infer import infer
 from edgewright_runtime.null import NULL
