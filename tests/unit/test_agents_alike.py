@@ -285,6 +285,18 @@ def test_state_goes_from_run_to_run_and_not_from_block_to_block(agent: Agent, co
     assert np.allclose(agent.infer(opened, {"x": ones(4, 2)})["y"], np.e)
 
 
+def test_a_rest_may_be_one_of_work(agent: Agent) -> None:
+    def worked() -> int:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    pid, ticks = agent.ask("hello", protocol=1)["pid"], os.sysconf("SC_CLK_TCK")
+    begin, before = worked(), agent.rest(0.3)
+    assert before[1] - before[0] >= 300_000_000
+    slept = worked() - begin
+    agent.rest(2.0, busy=True)
+    assert worked() - begin - slept > slept + ticks / 10
+
+
 def test_a_meter_is_read_beside_the_runs(agent: Agent, make_bundle: MakeBundle, tmp_path: Path) -> None:
     chip = tmp_path / "sys" / "chip0"
     chip.mkdir(parents=True)

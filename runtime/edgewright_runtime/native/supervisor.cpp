@@ -120,14 +120,17 @@ class Supervisor {
     }
   }
 
-  /* Do nothing for so long. */
+  /* Do nothing for so long, or keep one core at work. */
   static std::string rest(const Json &request) {
     constexpr double longest = 3.6e12;
     double ns = request.at("ns").real();
     if (!(ns >= 0 && ns <= longest)) throw InputError("a rest of " + shortest(ns) + " ns; allowed: 0 to an hour");
     int64_t begin = now_ns(), end = begin + static_cast<int64_t>(ns);
     struct timespec until = {static_cast<time_t>(end / 1000000000), static_cast<long>(end % 1000000000)};
-    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+    const bool busy = request.get("busy").truthy();
+    while (!busy && ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+    }
+    while (now_ns() < end) {
     }
     return answer(request, Json::Members{{"begin_ns", begin}, {"end_ns", now_ns()}});
   }
