@@ -15,9 +15,9 @@ demo: $(VENV)/base
 
 # The tests of kernels and of the native runner need compilers of C and C++ and onnxruntime's C header, which no wheel
 # has; without them they are skipped.
-# Two files run at a time; more would disturb those that measure. TVM compiles nothing more in a process in which all
-# of tests/unit ran, so tests/kernels go before. Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
-# They wait for one another's processes more than they compute: two files of them run at a time.
+# Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
+# Two files run at a time: most wait more than they compute, and more than two would disturb those that measure. TVM
+# compiles nothing more in a process in which all of tests/unit ran, so tests/kernels go before.
 test: $(VENV)/dev
 	@{ command -v gcc && command -v g++; } >/dev/null || [ "$$(id -u)" != 0 ] || \
 	    { apt-get -q update && apt-get -q install -y gcc g++ libc6-dev; } || true
