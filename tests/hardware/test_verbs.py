@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acme import write_acme
 from chain import IMAGES, THRESHOLD, chain, pack
 from edgewright.bundle import Contents, open_bundle, write_bundle
 from served import Served
 from small import engine, write_small
+from third_party import write_acme
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acme import FACTOR, write_acme
 from edgewright.agent import start_agent
 from edgewright.errors import InputError
 from edgewright.travel import pack
 from edgewright_devices.local import LOCAL
+from third_party import FACTOR, write_acme
 
 
 @pytest.fixture
