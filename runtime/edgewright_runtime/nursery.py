@@ -145,7 +145,8 @@ def main(parent: int) -> int:
     first, _ = _receive(told)
     import_module("numpy")
     threads = _threads()  # of numpy's BLAS, which ends them before a fork and starts them again
-    worker.prepare(first["runtimes"], first["path"])
+    with suppress(Exception):  # a worker that cannot import it either says so
+        worker.prepare(first["runtimes"], first["path"])
     gc.collect()
     gc.freeze()  # or the first collection in every worker would copy all of it
     _reply(told, {"fit": _threads() == threads})

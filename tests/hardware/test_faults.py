@@ -205,7 +205,7 @@ def test_what_nobody_finished_goes_by_age(usable: Reached) -> None:
 
 
 def test_two_clients_at_once(usable: Reached) -> None:
-    busy = rf"the device is in use by .*, process {os.getpid()}; wait for its end"
+    busy = rf"the device is in use by .*, process {os.getpid()}; it came .* ago, .*; wait for its end"
     assert usable.agent.ask("ping") == {}
     with linked(usable.address) as other, pytest.raises(DeviceError, match=busy):
         start_agent(other, usable.agents).__enter__()

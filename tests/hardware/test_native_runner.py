@@ -92,7 +92,7 @@ def opened(env: Environment) -> Generator[Callable[[str], Any]]:
 
 def states(address: str, env: Environment) -> Mapping[str, str]:
     """What the doctor says, by subject."""
-    return {each.what: f"{each.state}: {each.found}" for each in examine(address, env)}
+    return {each.what: f"{each.state}: {each.found}" for each in examine(address, env).findings}
 
 
 # ------------------------------------------------------------------ what goes well

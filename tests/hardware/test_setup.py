@@ -50,7 +50,7 @@ def opened(env: Environment) -> Generator[Callable[[str], Link]]:
 
 def states(address: str, env: Environment) -> dict[str, str]:
     """What the doctor says, by subject."""
-    return {each.what: f"{each.state}: {each.found}" for each in examine(address, env)}
+    return {each.what: f"{each.state}: {each.found}" for each in examine(address, env).findings}
 
 
 def said(link: Link, script: str) -> str:

@@ -88,7 +88,7 @@ def test_a_runtime_of_a_third_party_travels_to_the_device(
 ) -> None:
     """It is installed on this host alone, and doubles what onnxruntime answers there."""
     write_acme(tmp_path / "site")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(2).standard_normal((10, 16), np.float32))
     answers = []
     for each in (bundle, _with_runtime(bundle, "acme", tmp_path / "acme")):
