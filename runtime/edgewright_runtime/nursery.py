@@ -143,9 +143,10 @@ def main(parent: int) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     first, _ = _receive(told)
-    import_module("numpy")
-    threads = _threads()  # of numpy's BLAS, which ends them before a fork and starts them again
     with suppress(Exception):  # a worker that cannot import it either says so
+        import_module("numpy")
+    threads = _threads()  # of numpy's BLAS, which ends them before a fork and starts them again
+    with suppress(Exception):
         worker.prepare(first["runtimes"], first["path"])
     gc.collect()
     gc.freeze()  # or the first collection in every worker would copy all of it
