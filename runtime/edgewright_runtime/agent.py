@@ -178,7 +178,10 @@ class Supervisor:
         runtimes = preparing(request.get("runtimes", {}))
         needs = {"runtimes": runtimes, "path": request.get("path", []) if runtimes else []}
         key = json.dumps(needs, sort_keys=True)
-        if key not in self._nurseries or not self._nurseries[key].alive:
+        known = self._nurseries.get(key)
+        if known is not None and not known.alive:
+            known.stop()
+        if known is None or not known.alive:
             self._nurseries[key] = Nursery(_ourselves(), needs, self._requests)
         return self._nurseries[key]
 

@@ -180,6 +180,27 @@ def test_workers_are_forked_from_one_process(cache: Path, make_bundle: MakeBundl
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_process_with_threads_is_not_forked(
+    cache: Path, make_bundle: MakeBundle, tmp_path: Path, starts: bool
+) -> None:
+    code = (
+        ACME
+        + "\n\ndef prepare():\n    import threading, time\n"
+        + ("    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n" if starts else "")
+    )
+    (tmp_path / "acme_threads.py").write_text(f"{code}\nACME.prepare = prepare\n")
+    with start_agent(LocalLink(), cache) as agent:
+        supervisor = agent.ask("hello", protocol=1)["pid"]
+        agent.open(
+            make_bundle(runtime="acme", options={"acts": "nothing"}),
+            runtimes={"acme": "acme_threads:ACME"},
+            path=[str(tmp_path)],
+        )
+        assert len(children(supervisor)) == (2 if starts else 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
 def test_a_nursery_that_died_is_followed_by_another(cache: Path, make_bundle: MakeBundle) -> None:
     with start_agent(LocalLink(), cache) as agent:
         supervisor = agent.ask("hello", protocol=1)["pid"]
