@@ -42,7 +42,7 @@ def median_interval(samples: Samples, confidence: float = 0.95) -> Interval | No
     n = len(values)
     tail = (1.0 - confidence) / 2.0
     if n < 200:
-        cumulative = np.cumsum([math.comb(n, k) for k in range(n + 1)]) / 2.0**n
+        cumulative = np.cumsum([math.comb(n, k) / 2.0**n for k in range(n + 1)])  # integers would overflow from 64 on
         below = int(np.searchsorted(cumulative, tail, side="right"))
     else:
         below = math.floor(n / 2 + NormalDist().inv_cdf(tail) * math.sqrt(n) / 2)

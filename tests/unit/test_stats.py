@@ -171,3 +171,13 @@ def test_paired_difference_of_other_scores_uses_t() -> None:
     assert low < value < high
     with pytest.raises(ValueError, match="differ in number: 2 and 3"):
         stats.paired_difference([1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize("n", range(6, 200))
+def test_the_ranks_of_a_median_hold_it_as_often_as_is_said_and_no_wider(n: int) -> None:
+    interval = stats.median_interval(np.arange(n, dtype=float))
+    assert interval is not None
+    low, high = map(int, interval)
+    assert low + high == n - 1
+    inside = [sum(math.comb(n, k) for k in range(at + 1, n - at)) / 2**n for at in (low, low + 1)]
+    assert inside[1] < 0.95 <= inside[0]
