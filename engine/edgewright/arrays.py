@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.errors import InputError
+from edgewright.errors import InputError, no_file
 from edgewright.types import Array, Arrays
 
 
@@ -18,7 +18,7 @@ def read_npz(path: Path, error: type[InputError]) -> dict[str, Array]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise error(f"no file at {path}") from None
+        raise error(no_file(path)) from None
     except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as cause:
         raise error(f"{path} cannot be read as an .npz of plain arrays: {cause}") from cause
 

@@ -18,7 +18,8 @@ A contract that is not met is a verdict, not an error: the command exits with 3.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class EdgewrightError(Exception):
@@ -81,5 +82,18 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     """
     names = sorted(allowed)
     listed = f"allowed: {', '.join(names) if names else 'none'}"
+    return listed + _nearest(name, names)
+
+
+def no_file(path: Path, kind: str = "file") -> str:
+    """The beginning of a sentence about a file that is not there, with the nearest name that is."""
+    try:
+        beside = [each.name for each in path.parent.iterdir() if each.is_file()]
+    except OSError:
+        return f"no {kind} at {path}: there is no folder {path.parent}"
+    return f"no {kind} at {path}{_nearest(path.name, beside)}"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"{listed}; did you mean '{close[0]}'?" if close else listed
+    return f"; did you mean '{close[0]}'?" if close else ""

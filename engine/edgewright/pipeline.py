@@ -24,7 +24,7 @@ from edgewright.job import Candidate, Job, Outcome
 from edgewright.packing import pack
 from edgewright.protocols import Link, Loader, LoadRequest
 from edgewright.race import Raced, race
-from edgewright.recipe import Method, Recipe, Request, ordered, resolve
+from edgewright.recipe import PROJECT_FILE, Method, Recipe, Request, ordered, resolve
 from edgewright.registry import CONNECTIONS, LOADERS, Registry, blame
 from edgewright.report import build_report
 from edgewright.stagewise.apply import refused
@@ -46,10 +46,6 @@ def prepare(request: Request, target: Target, env: Environment) -> Job:
     Raises: InputError or RefusedError for whatever would stop the run later.
     """
     recipe = resolve(request, target, env.registry)
-    if request.model is None:
-        raise ModelError(
-            "no model was named, and edgewright.toml names none; give model.onnx, file.py:callable or .pt2"
-        )
     model, task = load(request, recipe, env)
     methods = ordered(recipe.methods, model.format, env.registry)
     _refuse_early(methods, recipe, model, target, task)
@@ -58,12 +54,21 @@ def prepare(request: Request, target: Target, env: Environment) -> Job:
     return Job(request, target, recipe, model, task, methods, out)
 
 
+def model_named(request: Request) -> str:
+    """What the model is loaded from. Raises: ModelError when nothing names one."""
+    if request.model is None:
+        raise ModelError(
+            f"no model was named, and {PROJECT_FILE} names none; give model.onnx, file.py:callable or .pt2"
+        )
+    return request.model
+
+
 def load(request: Request, recipe: Recipe, env: Environment) -> tuple[Model, Task]:
     """The model and the task, known to fit each other.
 
     Raises: ModelError, TaskError.
     """
-    source = str(request.model)
+    source = model_named(request)
     folder = request.task is not None and Path(request.task).is_dir()
     early = load_task(request.task, seed=recipe.seed) if request.task and not folder else None
     offer = loader_for(source, env.registry)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgewright.contract import BOUND_NAMES, Bounds, parse_bounds
-from edgewright.errors import RecipeError, suggest
+from edgewright.errors import RecipeError, no_file, suggest
 from edgewright.params import parse_params
 from edgewright.protocols import OnnxTransform, TorchTransform
 from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TRANSFORMS, Registry
@@ -278,7 +278,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"no recipe file at {path}") from None
+        raise RecipeError(no_file(path, "recipe file")) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
 

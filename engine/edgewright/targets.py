@@ -39,7 +39,9 @@ def find_target(name: str | None, registry: Registry) -> tuple[Target, str]:
         return family[0], f"{name} is a family; taking {family[0].name} ({family[0].title})"
     known = {*registry.names(TARGETS), *(o.value.family for o in offers if o.value.family)}
     if "/" not in name and name not in known:
-        raise TargetError(f"no target named {name!r}; {suggest(name, known)}, or a profile file my-device.toml")
+        raise TargetError(
+            f"no target named {name!r}; write one of these, or a profile file my-device.toml; {suggest(name, known)}"
+        )
     return registry.get(TARGETS, name).value, ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgewright.errors import InputError, suggest
+from edgewright.errors import InputError, no_file, suggest
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def load_user(reference: Reference, *, kind: str, error: type[InputError]) -> Mo
     """
     path = reference.path.resolve()
     if not path.is_file():
-        raise error(f"no file at {reference.path}, which should hold the {kind} {reference.name!r}")
+        raise error(f"{no_file(reference.path)}; it should hold the {kind} {reference.name!r}")
     name = f"edgewright_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -154,6 +154,21 @@ def test_an_argument_that_cannot_be_used_is_one_sentence(engine, tmp_path, argv,
 
 
 @pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ((), "no model was named"),
+        (("n.onnx", "--target", "cpu"), "no file at n.onnx; did you mean 'm.onnx'?"),
+        (("gone/m.onnx", "--target", "cpu"), "there is no folder gone"),
+        (("m.onnx", "--target", "cpu", "--task", "dat.npz"), "no file at dat.npz; did you mean 'data.npz'?"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_with_the_nearest_one(engine, tmp_path, argv, says):
+    write_model(tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", x=np.zeros((1, 4), np.float32))
+    refused(engine("deploy", *argv), tmp_path, says)
+
+
+@pytest.mark.parametrize(
     ("shape", "fill", "changes", "says"),
     [
         ((40, 5), 0.0, {}, "gives float32 [5] per example for 'x', but the model takes float32 [4]"),

@@ -58,7 +58,7 @@ def command(  # noqa: PLR0917 - one argument per option
     edgewright.toml in this folder names it. Exit code 3: a bound you wrote was not met, or a method you
     named was left out; the best legal model was written all the same.
     """
-    from edgewright.pipeline import deploy, prepare
+    from edgewright.pipeline import deploy, model_named, prepare
     from edgewright.report import settings
     from edgewright.verbs.subject import target_for
 
@@ -73,6 +73,7 @@ def command(  # noqa: PLR0917 - one argument per option
         exporter=tuple(exporter.split(",")) if exporter else None,
     )
     request = _with_files(request, recipe)
+    model_named(request)
     target, note = target_for(request, env)
     if note:
         console.say(note)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, helper, version_converter
 
 from edgewright import onnxkit
-from edgewright.errors import ModelError
+from edgewright.errors import ModelError, no_file
 from edgewright_plugins.loaders.zero_points import state_zero_points
 
 LARGEST = 2**31 - 1
@@ -57,7 +57,7 @@ def hold_versions(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise ModelError(f"no file at {path}; a model is a .onnx file, a .pt2 program or file.py:callable")
+        raise ModelError(f"{no_file(path)}; a model is a .onnx file, a .pt2 program or file.py:callable")
     if path.stat().st_size > LARGEST:
         raise ModelError(f"{path} has {path.stat().st_size} bytes; an ONNX file holds at most {LARGEST}")
     data = path.read_bytes()
