@@ -5,10 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-import queue
 import tempfile
-import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +14,14 @@ from typing import Any
 
 from edgewright.agentfile import build_agent
 from edgewright.bundle import open_bundle
-from edgewright.errors import DeviceError, EdgewrightError, InputError
+from edgewright.conversation import ANSWER_S, Conversation
+from edgewright.errors import InputError
+from edgewright.exchange import Exchange
 from edgewright.ortheader import headers_place
-from edgewright.protocol import VERSION, decode, encode, read_array, result_of, write_array
+from edgewright.protocol import VERSION
 from edgewright.protocols import Link, OperatorTime, Process
 from edgewright.runnerfile import build_runner, machine_of
-from edgewright.travel import in_the_agent, pack
+from edgewright.travel import in_the_agent
 from edgewright.types import Array, Arrays, Device, Source, StageCost
 
 IDLE_S = 300.0
@@ -29,9 +29,6 @@ IDLE_S = 300.0
 
 LOCAL = "local"
 """The address of this host."""
-
-ANSWER_S = 600.0
-"""How long a device may take to answer; the slowest thing asked of it is to load a large model."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +109,11 @@ class Agent:
     def __init__(self, link: Link, process: Process, arrays: Path, packed: Path) -> None:
         """`arrays` and `packed` are folders of this host, for arrays and distributions on their way."""
         self._link = link
-        self._process = process
-        self._arrays = arrays
-        self._packed = packed
-        self._travelled: dict[str, str] = {}
-        self._sent: dict[str, str] = {}
+        self._talk = Conversation(process, link.address)
+        self._files = Exchange(link, arrays, packed)
         self._bundles: dict[tuple[Path, str], str] = {}
-        self._count = 0
+        self._opened = 0
         self._device: Device | None = None
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._turn = threading.Lock()
-        self._ended = threading.Event()
-        threading.Thread(target=self._listen, daemon=True).start()
 
     @property
     def address(self) -> str:
@@ -145,7 +135,7 @@ class Agent:
             return
         lock = str(self._link.root / "lock")
         self.ask("hello", protocol=VERSION, lock=lock, owner=_owner(), idle_s=IDLE_S)
-        threading.Thread(target=self._keep_alive, daemon=True).start()
+        self._talk.keep_alive(IDLE_S)
 
     def device(self) -> Device:
         """What the agent found the device to be; asked once."""
@@ -191,7 +181,8 @@ class Agent:
         digest = open_bundle(bundle, verify=False).digest
         known = (bundle, digest) in self._bundles
         place = self._bundles[bundle, digest] if known else self._link.put(bundle, f"bundles/{digest[:16]}")
-        handle = f"{digest[:8]}-{self._count + 1}"
+        self._opened += 1
+        handle = f"{digest[:8]}-{self._opened}"
         named = self._named(runtimes or {})
         found = self.ask(
             "open",
@@ -200,7 +191,7 @@ class Agent:
             threads=threads,
             allow_fallback=allow_fallback,
             runtimes=named,
-            path=[*path, *self._carried(named.values())],
+            path=[*path, *self._files.carry(named.values())],
             verify=not known,
             fresh=fresh,
             cpus=None if turn is None else {"turn": turn, "count": _threads(bundle, threads)},
@@ -255,22 +246,24 @@ class Agent:
             "infer",
             timeout=timeout,
             handle=opened.handle,
-            inputs=self._send(inputs),
+            inputs=self._files.send(inputs),
             batch=batch,
-            folder=self._folder,
+            folder=self._files.folder,
             deadline_ms=deadline_ms,
             through=through,
         )
-        return Inferred(self._fetched(found["outputs"]), self._receive(found["exits"]), tuple(found["spent_ms"]))
+        return Inferred(
+            self._files.fetch(found["outputs"]), self._files.receive(found["exits"]), tuple(found["spent_ms"])
+        )
 
     def explore(self, opened: Opened, inputs: Arrays, *, batch: int = 1, timeout: float = 6 * ANSWER_S) -> list[Arrays]:
         """What every stage answers to every example when none leaves: outputs by name, scores by their gate's name.
 
         Raises: InputError when the inputs are not what the model takes.
         """
-        fields = {"inputs": self._send(inputs), "batch": batch, "folder": self._folder}
+        fields = {"inputs": self._files.send(inputs), "batch": batch, "folder": self._files.folder}
         found = self.ask("explore", timeout=timeout, handle=opened.handle, **fields)
-        return [self._fetched(stage) for stage in found["stages"]]
+        return [self._files.fetch(stage) for stage in found["stages"]]
 
     def warm(
         self, opened: Opened, *, rules: Mapping[str, float] | None = None, inputs: Arrays | None = None
@@ -279,7 +272,7 @@ class Agent:
 
         `rules` overrides fields of `edgewright_runtime.timing.WarmUp`, by name.
         """
-        found = self.ask("warm", handle=opened.handle, inputs=self._send(inputs or {}), rules=dict(rules or {}))
+        found = self.ask("warm", handle=opened.handle, inputs=self._files.send(inputs or {}), rules=dict(rules or {}))
         return found["ns"], found["settled"]
 
     def time(
@@ -307,7 +300,7 @@ class Agent:
         """
         block = {"least_runs": least_runs, "least_ns": least_ns, "settle_ns": settle_ns}
         limits: dict[str, Any] = {"deadline_ms": deadline_ms, "through": list(through)}
-        found = self.ask("time", handle=opened.handle, inputs=self._send(inputs or {}), **block, **limits)
+        found = self.ask("time", handle=opened.handle, inputs=self._files.send(inputs or {}), **block, **limits)
         return Timed(found["ns"], found["depths"], found["stages_ns"], found.get("begin_ns", 0), found.get("end_ns", 0))
 
     def calibrate(self, opened: Opened, *, seconds: float) -> tuple[StageCost, ...]:
@@ -327,7 +320,7 @@ class Agent:
 
         Raises: InputError for a model of several stages when none is named.
         """
-        found = self.ask("profile", handle=opened.handle, inputs=self._send(inputs or {}), runs=runs, stage=stage)
+        found = self.ask("profile", handle=opened.handle, inputs=self._files.send(inputs or {}), runs=runs, stage=stage)
         return [OperatorTime(**node) for node in found["nodes"]]
 
     def memory(self, opened: Opened) -> dict[str, int | None]:
@@ -345,7 +338,7 @@ class Agent:
             root: Where the device's file system begins, for tests.
         """
         stated = [asdict(source) for source in sources]
-        found = self.ask("meter", sources=stated, meter=entry, path=self._carried([entry]), root=root)
+        found = self.ask("meter", sources=stated, meter=entry, path=self._files.carry([entry]), root=root)
         return found["rails"], found["absent"]
 
     def unmeter(self) -> dict[str, Any]:
@@ -359,104 +352,20 @@ class Agent:
 
     def close(self, opened: Opened) -> None:
         """End the process that holds the bundle; one that has crashed counts as closed, as does a stopped agent's."""
-        if not self._ended.is_set():
+        if not self._talk.ended:
             self.ask("close", handle=opened.handle)
-
-    # -------------------------------------------------------------- the conversation itself
 
     def ask(self, operation: str, *, timeout: float = ANSWER_S, **fields: Any) -> dict[str, Any]:
         """The result of one request. Raises: the error that the answer carries, or DeviceError."""
-        with self._turn:
-            return self._ask(operation, timeout, fields)
-
-    def _ask(self, operation: str, timeout: float, fields: Mapping[str, Any]) -> dict[str, Any]:
-        self._count += 1
-        try:
-            self._process.stdin.write(encode({"id": self._count, "op": operation, **fields}))
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise self._lost(operation) from None
-        try:
-            answer = decode(self._next(operation, timeout))
-        except KeyboardInterrupt:
-            self.stop()  # its answer is still to come, and would be taken for that of the next request
-            raise
-        if answer.get("id") != self._count:
-            raise DeviceError(f"the agent at {self.address} answered another request than {operation!r}")
-        return result_of(answer)
+        return self._talk.ask(operation, timeout=timeout, **fields)
 
     def stop(self) -> None:
-        """End the agent and everything it started; closing its input is enough, killing makes sure."""
-        self._ended.set()
-        with suppress(OSError):
-            self._process.stdin.close()
-        self._process.kill()
-
-    def _keep_alive(self) -> None:
-        """While this host computes, the agent is told that it is still there."""
-        while not self._ended.wait(IDLE_S / 5):
-            with suppress(EdgewrightError):  # whoever asks next is told
-                self.ask("ping", timeout=IDLE_S)
-
-    def _next(self, operation: str, timeout: float) -> bytes:
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            self._process.kill()
-            raise DeviceError(
-                f"the agent at {self.address} did not answer {operation!r} within {timeout:g} s; it was stopped"
-            ) from None
-        if not line:
-            raise self._lost(operation)
-        return line
-
-    def _lost(self, operation: str) -> DeviceError:
-        said = self._process.errors().strip().splitlines()
-        last = f"; it last said: {said[-1][:200]}" if said else ""
-        return DeviceError(
-            f"the agent at {self.address} was lost during {operation!r} (exit status {self._process.poll()}){last}"
-        )
-
-    def _listen(self) -> None:
-        with suppress(ValueError):  # the stream was closed while it was read: the process is being stopped
-            for line in self._process.stdout:
-                self._lines.put(line)
-        self._lines.put(b"")
-
-    def _send(self, arrays: Arrays) -> dict[str, str]:
-        places: dict[str, str] = {}
-        for name, array in arrays.items():
-            file = write_array(self._arrays, array)
-            if file not in self._sent:
-                self._sent[file] = self._link.put(self._arrays / file, f"arrays/{file}")
-            places[name] = self._sent[file]
-        return places
+        """End the agent and everything it started."""
+        self._talk.stop()
 
     def _named(self, runtimes: Mapping[str, str]) -> dict[str, str]:
         """Those that the agent is told of. The native runner has ours as no modules of Python."""
         return {name: entry for name, entry in runtimes.items() if self._link.python or not in_the_agent(entry)}
-
-    def _carried(self, entries: Iterable[str]) -> list[str]:
-        """Where the distributions that offer these lie on the device, once they are there."""
-        for entry in entries:
-            if entry and entry not in self._travelled:
-                folder = pack(entry, self._packed)
-                self._travelled[entry] = "" if folder is None else self._link.put(folder, f"agents/{folder.name}")
-        return [self._travelled[entry] for entry in entries if self._travelled.get(entry)]
-
-    @property
-    def _folder(self) -> str:
-        """Where arrays lie on the device."""
-        return str(self._link.root / "arrays")
-
-    def _fetched(self, places: Mapping[str, str]) -> Arrays:
-        return {name: self._receive(place) for name, place in places.items()}
-
-    def _receive(self, place: str) -> Any:
-        local = self._arrays / Path(place).name
-        if not local.exists():
-            self._link.get(place, local)
-        return read_array(local)
 
 
 def check_threads(threads: int, cores: int, who: str) -> None:

@@ -49,11 +49,11 @@ def test_what_is_here_alone_and_what_is_there_already_stays(package: Path, tmp_p
 def test_the_agent_runs_a_runtime_that_travelled(
     package: Path, tmp_path: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its package is gone from this host by the time the process for the model imports it."""
+    """Part of its package is gone from this host by the time the second process for the model imports it."""
     bundle = make_bundle(runtime="acme")
     link = LOCAL.open("")
     with start_agent(link, tmp_path / "cache") as agent:
-        agent._carried(["edgewright_acme:ACME"])  # pyright: ignore[reportPrivateUsage]
+        agent.close(agent.open(bundle, runtimes={"acme": "edgewright_acme:ACME"}))
         (package / "factor.py").unlink()
         opened = agent.open(bundle, runtimes={"acme": "edgewright_acme:ACME"})
         answered = agent.infer(opened, {"x": np.ones((2, 4), np.float32)})["y"]
