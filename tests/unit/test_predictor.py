@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgewright.errors import TargetError
-from edgewright.protocols import Calibrated, Measurable, Predictor
+from edgewright.protocols import Calibrated, Itemising, Measurable, Predictor
 from edgewright.targetfile import read_profile
 from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
 from edgewright_devices.predictor.calibrate import left_out_error
@@ -216,6 +216,25 @@ def test_ratios_know_more_than_two_values(tmp_path: Path) -> None:
     assert math.log(ratio.interval[1] / ratio.value) < apart  # pyright: ignore
     same = KERNELS.predict_ratio(first, first, bare, "latency")
     assert (same.value, same.interval) == (1.0, (1.0, 1.0))
+
+
+def test_kernels_add_up_and_stand_below_their_roof(tmp_path: Path) -> None:
+    assert isinstance(KERNELS, Itemising)
+    model = linear(tmp_path, 512, stages=2)
+    found = KERNELS.kernels(model, PI)
+    assert [(each.operator, each.kind, each.ops) for each in found] == [("MatMul", "point", 2 * 8 * 64 * 512)] * 2
+    for quantity, costs in (("latency", [k.latency_ms for k in found]), ("energy", [k.energy_mj or 0 for k in found])):
+        assert sum(costs) == pytest.approx(KERNELS.predict(model, PI, quantity).value)
+    assert {(each.peak_gops, each.bandwidth_gbs) for each in found} == {(48.0, 12.8)}
+
+
+def test_kernels_take_energy_by_power_or_have_none(tmp_path: Path) -> None:
+    model = linear(tmp_path, 64)
+    by_power = KERNELS.kernels(model, replace(PI, fitted={}))[0]
+    assert by_power.energy_mj == pytest.approx(by_power.latency_ms * PI.power["active_w"].value)
+    assert KERNELS.kernels(model, ORIN)[0].energy_mj is None
+    magic = as_model(graph_file(tmp_path, "acme", "m (float[n,64] x) => (float[n,64] y) {y = acme.Magic(x)}", {}))
+    assert KERNELS.kernels(magic, PI) == ()
 
 
 def test_refusals_say_why(tmp_path: Path) -> None:

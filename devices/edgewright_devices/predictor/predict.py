@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import TargetError
 from edgewright.protocols import Measurable, Predictor
-from edgewright.types import GraphFile, Measurement, Model, Target, unknown
+from edgewright.types import GraphFile, KernelCost, Measurement, Model, Target, unknown
 from edgewright_devices.workload import Work, Workload, workload
 
 if TYPE_CHECKING:
@@ -70,6 +70,18 @@ class Kernels:
         if quantity == "energy" and quantity not in target.fitted:
             unsure = math.hypot(unsure, read_prior(target.unit).power)
         return _predicted(quantity, values[0] / values[1], "", unsure, known, conditions={"source": known.source})
+
+    def kernels(self, model: Model, target: Target) -> tuple[KernelCost, ...]:
+        """What each kernel of the first variant takes, in the order of the graph; none where nothing is predicted."""
+        if _obstacle((model,), "latency") or _peakless(target, "latency"):
+            return ()
+        from edgewright_devices.predictor.coefficients import known_of
+        from edgewright_devices.predictor.itemise import itemise
+
+        loads, latency = _workloads(model), known_of(target, "latency")
+        if latency is None or _opaque(model, loads):
+            return ()
+        return itemise((work for load in loads for work in load.works), latency, target)
 
     def probes(self, folder: Path) -> Sequence[Path]:
         """The micro-networks to measure on a device."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional, Protocol, runtime_checkable
 
-from edgewright.types import Device, Measurement, Model, Source, Target
+from edgewright.types import Device, KernelCost, Measurement, Model, Source, Target
 
 
 class Process(Protocol):
@@ -121,6 +121,15 @@ class Calibrated(Predictor, Protocol):
 
     def profile(self, target: Target) -> str:
         """The target as the text of a profile, which `read_profile` takes."""
+        ...
+
+
+@runtime_checkable
+class Itemising(Predictor, Protocol):
+    """A predictor that tells what each kernel takes: what a roofline is drawn from."""
+
+    def kernels(self, model: Model, target: Target) -> Sequence[KernelCost]:
+        """Every kernel of the first variant, in the order of the graph; none where `predict` gives a reason instead."""
         ...
 
 

@@ -6,7 +6,7 @@ Values that hold arrays or modules compare by identity and carry a `digest`.
 
 from edgewright.types.devices import Device, Figure, Target
 from edgewright.types.energy import Mark, Recording, Source, Trace
-from edgewright.types.measurements import Cost, Measurement, Metric, StageCost, unknown
+from edgewright.types.measurements import Cost, KernelCost, Measurement, Metric, StageCost, unknown
 from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
 from edgewright.types.plans import Artifact, Companion, Needs, Placement, Plan, bytes_of
 from edgewright.types.plugins import Json, Offer, Refusal
@@ -32,6 +32,7 @@ __all__ = [
     "GraphFile",
     "Json",
     "Judgement",
+    "KernelCost",
     "Mark",
     "Measurement",
     "Metric",

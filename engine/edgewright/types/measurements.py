@@ -64,3 +64,26 @@ class StageCost:
     mean_ms: float
     high_ms: float
     n: int
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """What one kernel of a graph is predicted to take, and what it asks for.
+
+    `kind` is the predictor's class of kernel, `operator` the ONNX operator that does the same work. `ops` counts a
+    multiply-add as two; `bytes` is all that moves between the kernel and memory when nothing stays in a cache, so
+    ops / bytes is its arithmetic intensity. `peak_gops` (10^9 operations a second) and `bandwidth_gbs` are the
+    profile's figures for its `dtype`: the roof is min(peak, intensity x bandwidth). `energy_mj` is None where the
+    profile tells no power.
+    """
+
+    name: str
+    operator: str
+    kind: str
+    dtype: str
+    ops: int
+    bytes: int
+    latency_ms: float
+    energy_mj: Optional[float]
+    peak_gops: float
+    bandwidth_gbs: float
