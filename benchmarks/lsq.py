@@ -7,40 +7,30 @@ Writes `docs/results/lsq.md`. The test split is read once per seed, when all tra
 
 from __future__ import annotations
 
-import argparse
 import copy
-import itertools
-import json
-import os
-import platform
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from networks import trained
 from torch import nn
 from train_reference import accuracy, cifar10
+from training_runs import RESULTS, agreement, inputs, kept, machine, options, original, spread, table
 
-from edgewright import onnxkit
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
 from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, observe, prepare, reestimate, usual_grids
 from edgewright.torchkit.fakequant_settle import settle
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import distilled
-from edgewright_plugins.lower.export import lower_module
 from edgewright_plugins.lsq import Params
-from edgewright_plugins.lsq.job import REESTIMATE, settings
+from edgewright_plugins.lsq.job import settings
+from edgewright_plugins.rounded_training import REESTIMATE
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "lsq.md"
+PAGE = RESULTS / "lsq.md"
 ALLOWED = {"loss": 1.5, "agreement": 99.5}
-
-
-def inputs(task: Task, split: str, size: int, batches: int) -> list[tuple[torch.Tensor, ...]]:
-    """The first batches of a split."""
-    return [each.inputs for each in itertools.islice(TaskData(task, ("image",), size, split).epoch(0), batches)]
 
 
 def start(task: Task, params: Params) -> nn.Module:
@@ -53,22 +43,8 @@ def start(task: Task, params: Params) -> nn.Module:
     return module
 
 
-def agreement(module: nn.Module, task: Task) -> float:
-    """In how many of 100 test images the exported graph names the class that the module does."""
-    images = inputs(task, "test", 1, task.size("test"))
-    graph = onnxkit.pack(lower_module(module, {"image": images[0][0].numpy()}, ["logits"]))
-    exported = [out[0].argmax() for out in onnxkit.run(graph, ({"image": image.numpy()} for (image,) in images))]
-    with torch.no_grad():
-        rounded = torch.cat([module(image).argmax(1) for (image,) in inputs(task, "test", 250, task.size("test"))])
-    return 100 * float(np.mean(np.array(exported) == rounded.numpy()))
-
-
-def run_seed(seed: int, task: Task, params: Params, work: Path) -> dict[str, Any]:
-    """Train with one seed and measure; what was measured before is read back."""
-    folder = work / f"w{params.bits}a{params.activations}-{params.epochs}-{seed}"
-    kept = folder / "result.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+def run_seed(seed: int, task: Task, params: Params, folder: Path) -> dict[str, Any]:
+    """Train with one seed and measure."""
     module = start(task, params)
     before = accuracy(module, task, "selection")
     data = TaskData(replace(task, seed=seed), ("image",), params.batch, augment=task.augment)
@@ -80,7 +56,7 @@ def run_seed(seed: int, task: Task, params: Params, work: Path) -> dict[str, Any
     plain = settle(
         copy.deepcopy(module).to(memory_format=torch.contiguous_format), inputs(task, "calibration", 1, 1)[0]
     )
-    result = {
+    return {
         "seed": seed,
         "selection before training": round(before, 2),
         "selection": round(accuracy(plain, task, "selection"), 2),
@@ -88,19 +64,12 @@ def run_seed(seed: int, task: Task, params: Params, work: Path) -> dict[str, Any
         "agreement": round(agreement(plain, task), 2),
         "seconds": round(fitted.seconds),
     }
-    kept.write_text(json.dumps(result))
-    print(result, flush=True)
-    return result
 
 
-def write_page(results: list[dict[str, Any]], original: dict[str, float], params: Params, task: Task) -> None:
+def write_page(results: list[dict[str, Any]], float_net: dict[str, float], params: Params, task: Task) -> None:
     """The page of results."""
-    losses = [original["test"] - each["test"] for each in results]
-    titles = list(results[0])
-    rows = [[str(each[title]) for title in titles] for each in results]
-    table = ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]
+    losses = [float_net["test"] - each["test"] for each in results]
     held = max(losses) <= ALLOWED["loss"] and min(each["agreement"] for each in results) >= ALLOWED["agreement"]
-    spread = f", standard deviation {np.std(losses, ddof=1):.2f}" if len(losses) > 1 else ""
     lines = [
         "# LSQ at 4 bits",
         "",
@@ -108,17 +77,16 @@ def write_page(results: list[dict[str, Any]], original: dict[str, float], params
         f"{task.size('training')} images to train on, {task.size('test')} to test; top-1 in %.",
         f"Weights of {params.bits} bits per channel, inputs of {params.activations} bits, the first and the last layer "
         f"{params.edges}; {params.epochs} epochs from the float weights, {params.distill:g} of the loss from the float "
-        f"network's outputs. Float: selection {original['selection']:.2f}, test {original['test']:.2f}.",
+        f"network's outputs. Float: selection {float_net['selection']:.2f}, test {float_net['test']:.2f}.",
         "",
-        *table,
+        *table(results),
         "",
-        f"Loss on test: mean {np.mean(losses):.2f} points{spread}, largest {max(losses):.2f} "
+        f"Loss on test: {spread(losses)} "
         f"(allowed {ALLOWED['loss']}). `agreement`: test images of 100 in which the exported graph of integers, run by "
         f"onnxruntime, names the class that the settled module does (at least {ALLOWED['agreement']}). "
         f"**{'Held' if held else 'Not held'}.**",
         "",
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; `seconds` are of "
-        "training, on a machine that had other work as well.",
+        machine(),
     ]
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text("\n".join(lines) + "\n")
@@ -126,17 +94,14 @@ def write_page(results: list[dict[str, Any]], original: dict[str, float], params
 
 def main() -> None:
     """Run every seed and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--data", default=os.environ.get("EDGEWRIGHT_DATA", ""))
-    options = parser.parse_args()
-    task, params = cifar10(options.data), Params(epochs=options.epochs)
-    results = [run_seed(seed, task, params, options.work) for seed in range(options.seeds)]
-    network = trained("resnet20")
-    original = {split: accuracy(network, task, split) for split in ("selection", "test")}
-    write_page(results, original, params, task)
+    asked = options(__doc__, seeds=3, epochs=6)
+    task, params = cifar10(asked.data), Params(epochs=asked.epochs)
+    folder = f"w{params.bits}a{params.activations}-{params.epochs}"
+    results = [
+        kept(place := asked.work / f"{folder}-{seed}", partial(run_seed, seed, task, params, place))
+        for seed in range(asked.seeds)
+    ]
+    write_page(results, original(trained("resnet20"), task), params, task)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from lsq import agreement, inputs
 from networks import trained
 from torch import nn
 from train_reference import accuracy, cifar10
+from training_runs import agreement, inputs
 
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData

@@ -5,13 +5,29 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from edgewright.errors import RecipeError, suggest
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
+
+
+@dataclass(frozen=True)
+class TrainingParams:
+    """What a method that trains the whole network can be told; its own parameters come on top."""
+
+    epochs: int = field(
+        default=6, metadata={"help": "passes over the training split; 0 rounds without training", "low": 0}
+    )
+    batch: int = field(default=128, metadata={"help": "examples in a step", "low": 1})
+    rate: float = field(
+        default=0.0, metadata={"help": "highest learning rate; 0 for what the method has found good", "low": 0}
+    )
+    distill: float = field(
+        default=0.5, metadata={"help": "share of the loss that compares with the original", "low": 0, "high": 1}
+    )
 
 
 def parse_params(kind: type[Any], given: Mapping[str, Any], owner: str) -> Any:

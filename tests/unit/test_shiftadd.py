@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from edgewright import TOP1, Task, top1
 from edgewright.errors import RefusedError
 from edgewright.grids import SHIFTS, are_shifts
 
@@ -29,6 +27,7 @@ from edgewright_plugins.lower.export import lower_module, settled  # noqa: E402
 from edgewright_plugins.shiftadd import Params  # noqa: E402
 from edgewright_plugins.shiftadd.job import chosen, groups, settings, shifting  # noqa: E402
 from edgewright_plugins.shiftadd.layers import TOP, PowerLayer, ShiftLayer, shifted  # noqa: E402
+from networks_to_train import digits, first_digits, vit  # noqa: E402
 
 WAYS = ("weights", "powers")
 
@@ -116,13 +115,7 @@ def test_norms_with_negative_factors_fold_without_another_shift(learns: str) -> 
 
 
 def test_a_vit_shifts_in_its_mlps_and_its_graph_holds_four_bits_that_give_the_same() -> None:
-    transformers: Any = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=96, image_size=8, patch_size=4,
-        num_labels=5,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    net, images = Logits(transformers.ViTForImageClassification(config)), torch.randn(8, 3, 8, 8)
+    net, images = vit(), torch.randn(8, 3, 8, 8)
     shifting_all(net, images, "powers", "auto")
     moved = {path: layer for path, layer in net.named_modules() if isinstance(layer, ShiftLayer)}
     assert [path.rpartition(".")[2] for path in moved] == ["fc1", "fc2"]
@@ -157,35 +150,14 @@ def test_networks_without_mlps_shift_everywhere_but_at_their_ends_unless_mlps_ar
 def test_training_wins_back_what_rounding_loses(learns: str) -> None:
     """Digits, 1 epoch, all layers. Over ten seeds 99.3 to 99.6 % (deviation 0.1) by weights, 99.4 % each by powers;
     97.96 % rounded and not trained."""
-    digits = Path(__file__).parents[2] / "examples" / "digits"
-    with np.load(digits / "digits.npz") as data:
-        train, test = (({"image": data[f"x_{part}"]}, data[f"y_{part}"]) for part in ("train", "test"))
-    task = Task.from_arrays(*test, metric=TOP1, score=top1, training=train)
-    proto = onnx.load(digits / "digits.onnx")
-    teacher, module = (lift_checked(proto, {"image": train[0]["image"][:1]})[0] for _ in range(2))
-    seen = [(torch.from_numpy(train[0]["image"][:128]),)]
+    task, make, accuracy = digits()
+    module, seen = make(), [first_digits()]
     layers = layers_of(module, seen)
     shifting(module, usual_grids(layers, 8, 8), [layer.path for layer in layers], learns)
     calibrate(module, seen)
 
-    def accuracy() -> float:
-        with torch.no_grad():
-            return top1({"logits": module.eval()(torch.from_numpy(test[0]["image"])).numpy()}, test[1])
-
-    before = accuracy()
+    before = accuracy(module)
     params = Params(epochs=1, batch=32, train=learns)
-    fit(module, TaskData(task, ("image",), params.batch), settings(params), distilled(teacher), groups=groups)
+    fit(module, TaskData(task, ("image",), params.batch), settings(params), distilled(make()), groups=groups)
     assert before < 98.2
-    assert accuracy() > 98.9
-
-
-class Logits(nn.Module):
-    """A classifier of transformers as a function of images alone."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, 3, h, w] to [n, classes]."""
-        return self.net(x).logits
+    assert accuracy(module) > 98.9

@@ -7,26 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgewright.params import TrainingParams
 from edgewright.protocols import Context, TorchTransform
 from edgewright.types import Json, Model, Refusal, Target
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(TrainingParams):
     """What `lsq` can be told."""
 
     bits: int = field(default=4, metadata={"help": "bits of a weight", "low": 2, "high": 8})
     activations: int = field(default=4, metadata={"help": "bits of a layer's input", "low": 2, "high": 8})
     edges: int = field(default=8, metadata={"help": "bits in the first and the last layer", "low": 2, "high": 8})
-    epochs: int = field(default=6, metadata={"help": "passes over the training split", "low": 1})
-    batch: int = field(default=128, metadata={"help": "examples in a step", "low": 1})
     optimizer: str = field(default="sgd", metadata={"help": "of the training", "choices": ("sgd", "adamw")})
-    rate: float = field(
-        default=0.0, metadata={"help": "highest learning rate; 0 for 0.01 with sgd, 0.0002 with adamw", "low": 0}
-    )
-    distill: float = field(
-        default=0.5, metadata={"help": "share of the loss that compares with the original", "low": 0, "high": 1}
-    )
 
 
 class Lsq:

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgewright.params import TrainingParams
 from edgewright.protocols import Context, TorchTransform
 from edgewright.types import Json, Model, Refusal, Target
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(TrainingParams):
     """What `shiftadd` can be told."""
 
     layers: str = field(
@@ -31,14 +32,6 @@ class Params:
     )
     others: str = field(
         default="int8", metadata={"help": "what the layers that do not shift are", "choices": ("int8", "float")}
-    )
-    epochs: int = field(default=6, metadata={"help": "passes over the training split; 0 rounds alone", "low": 0})
-    batch: int = field(default=128, metadata={"help": "examples in a step", "low": 1})
-    rate: float = field(
-        default=0.0, metadata={"help": "highest learning rate; 0 for what the method has found good", "low": 0}
-    )
-    distill: float = field(
-        default=0.5, metadata={"help": "share of the loss that compares with the original", "low": 0, "high": 1}
     )
 
 

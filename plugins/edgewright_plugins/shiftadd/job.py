@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -13,26 +10,14 @@ import torch
 from torch import nn
 
 from edgewright.errors import RefusedError
-from edgewright.grids import Grid
 from edgewright.protocols import Context
 from edgewright.torchkit.anatomy import examine
 from edgewright.torchkit.data import Inputs
 from edgewright.torchkit.fakequant import QuantizedLayer
-from edgewright.torchkit.fakequant_prepare import (
-    Grids,
-    calibrate,
-    layers_of,
-    observe,
-    reestimate,
-    replaced,
-    usual_grids,
-)
-from edgewright.torchkit.fit import Fitted
-from edgewright.torchkit.losses import distilled
-from edgewright.torchkit.train import train
+from edgewright.torchkit.fakequant_prepare import Grids, layers_of, replaced, usual_grids
 from edgewright.torchkit.training import Training, decayed_and_not
-from edgewright.types import Json, Model, Step, TorchGraph
-from edgewright_plugins.lsq.job import last_look, seen, teacher_of
+from edgewright.types import Json, Model
+from edgewright_plugins.rounded_training import listed, module_of, read, rewritten, seen, trained
 from edgewright_plugins.shiftadd import Params
 from edgewright_plugins.shiftadd.layers import PowerLayer, ShiftLayer
 
@@ -48,7 +33,7 @@ def decide(model: Model, params: Params, context: Context) -> Json:
 
     Raises: RefusedError when no layer can shift, or there is none of those that were asked for.
     """
-    module, said = _module(model), dict((context.task.anatomy if context.task else None) or {})
+    module, said = module_of(model), dict((context.task.anatomy if context.task else None) or {})
     batches = seen(model, context)
     layers = layers_of(module, batches)
     paths = chosen(module, [layer.path for layer in layers], params.layers, batches[0], said)
@@ -63,7 +48,7 @@ def decide(model: Model, params: Params, context: Context) -> Json:
         {
             "params": asdict(params),
             "shifts": paths,
-            "grids": {path: [grid and asdict(grid) for grid in pair] for path, pair in grids.items()},
+            "grids": listed(grids),
         },
     )
 
@@ -88,10 +73,8 @@ def chosen(module: nn.Module, layers: Sequence[str], which: str, example: Inputs
 def rewrite(model: Model, decision: Json) -> Model:
     """The model with layers that round to shifts, and to 8 bits where the others are integers."""
     said = cast("dict[str, Any]", decision)
-    grids: Grids = {path: (Grid(**pair[0]), pair[1] and Grid(**pair[1])) for path, pair in said["grids"].items()}
-    module = shifting(copy.deepcopy(_module(model)), grids, said["shifts"], said["params"]["train"])
-    text = f"shiftadd {model.digest} {json.dumps(decision, sort_keys=True)}"
-    return model.with_graph(TorchGraph(module, hashlib.sha256(text.encode()).hexdigest()))
+    grids, learns = read(said["grids"]), said["params"]["train"]
+    return rewritten(model, decision, "shiftadd", lambda module: shifting(module, grids, said["shifts"], learns))
 
 
 def shifting(module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str = "weights") -> nn.Module:
@@ -105,22 +88,9 @@ def shifting(module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str
 
 
 def train_shifts(model: Model, decision: Json, context: Context) -> Model:
-    """The model after training; batch norms get the statistics of the final weights.
-
-    Raises: RefusedError without a training split, unless there is no training.
-    """
+    """The model after training. Raises: RefusedError without a training split, unless there is no training."""
     params = Params(**cast("dict[str, Any]", decision)["params"])
-    module = copy.deepcopy(_module(model))
-    teacher = teacher_of(module, context)
-    calibrate(module, seen(model, context))
-    fitted = None
-    if params.epochs:
-        objective = distilled(teacher, context.task.loss if context.task else None, weight=params.distill)
-        fitted = train(module, teacher, context, settings(params), objective=objective, groups=groups)
-    reestimate(module, last_look(model, context, params.batch))
-    observe(module, seen(model, context))
-    step = Step("shiftadd", plugin="edgewright", params=asdict(params), notes=_notes(module, fitted))
-    return model.with_graph(TorchGraph(module, model.digest)).after(step)
+    return trained(model, "shiftadd", params, context, settings=settings, notes=_notes, groups=groups)
 
 
 def settings(params: Params) -> Training:
@@ -141,18 +111,11 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
     return [group for group in (*rest, mine) if group["params"]]
 
 
-def _notes(module: nn.Module, fitted: Fitted | None) -> tuple[str, ...]:
+def _notes(module: nn.Module, how: str) -> str:
     layers = [each for each in module.modules() if isinstance(each, QuantizedLayer)]
     shifts = [each for each in layers if isinstance(each, ShiftLayer)]
     with torch.no_grad():
         zeros = sum(int((each.rounded() == 0).sum()) for each in shifts)
     weights = sum(each.weight.numel() for each in shifts)
     done = f"{len(shifts)} layers shift, {len(layers) - len(shifts)} others are int8"
-    losses = fitted.losses if fitted else ()
-    how = "own loop" if fitted else "rounded, not trained"
-    trained = f"loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last" if losses else how
-    return (f"{done}; {weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0; {trained}",)
-
-
-def _module(model: Model) -> nn.Module:
-    return cast("TorchGraph", model.graph).module
+    return f"{done}; {weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0; {how}"
