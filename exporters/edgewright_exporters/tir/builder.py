@@ -162,6 +162,13 @@ def both(first: Any, second: Any) -> Any:
     return tirx.all(first, second)
 
 
+def either(first: Any, second: Any) -> Any:
+    """Whether one of two conditions holds."""
+    from tvm import tirx
+
+    return tirx.any(first, second)
+
+
 def cast(value: Any, dtype: str) -> Any:
     """Each lane converted to `dtype`, which names the lanes too ("int32x16"); floats lose their fraction."""
     from tvm.tirx import Cast

@@ -31,6 +31,11 @@ class Isa:
     machine: str
     requires: tuple[str, ...]
 
+    @property
+    def counts(self) -> bool:
+        """Whether an instruction counts the bits of each byte of a vector."""
+        return self.machine == "aarch64" or "+avx512bitalg" in self.mattr
+
 
 _ISAS = (
     Isa("x86-64-v4-vnni", X86_TRIPLE, "x86-64-v4", ("+avx512vnni",), 16, 32, "vnni", "x86_64", ("avx512_vnni",)),
