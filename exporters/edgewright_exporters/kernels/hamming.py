@@ -33,10 +33,13 @@ CACHE = 16 * 1024
 """Bytes of packed keys in a block: half of a small first cache."""
 
 MOST = 127
-"""Numbers of a head whose sum of signs always fits a signed byte; longer ones are summed in parts."""
+"""Numbers of a head whose sum of signs always fits a signed byte; longer ones are summed in pieces."""
 
-PART = 120
-"""Numbers in such a part: whole bytes."""
+PIECE = 120
+"""Numbers in such a piece: whole bytes."""
+
+TOGETHER = 32
+"""Queries that are packed before the first of them is multiplied: one alone would wait for its bits."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def function(case: HammingCase, tile: Tile, isa: Isa, symbol: str) -> Any:
 
     def body(*parts: Any) -> None:
         *buffers, begin, end = parts
-        keys = builder.registers(plan.most * plan.planes * plan.width, "int8")
-        queries = builder.registers(tile.rows * plan.planes, plan.place)
+        keys = builder.registers(plan.blocks.most * plan.planes * plan.width, "int8")
+        queries = builder.registers(plan.rows.most * plan.planes, plan.place)
         kernel = _Kernel(plan, dict(zip((pointer.name for pointer in pointers), buffers)), keys, queries)
         with builder.loop(begin, end) as item:
             block, row = item // plan.rows.count, item % plan.rows.count
@@ -149,7 +152,7 @@ class _Plan:
     @property
     def rows(self) -> Blocks:
         """Blocks of queries."""
-        return blocks_of(self.case.queries, self.tile.rows)
+        return blocks_of(self.case.queries, max(TOGETHER, self.tile.rows))
 
     @property
     def blocks(self) -> Blocks:
@@ -157,10 +160,10 @@ class _Plan:
         fitting = max(2 * self.tile.vectors, CACHE // (self.planes * self.width))
         return blocks_of(ceil(self.case.keys / self.width), fitting)
 
-    @property
-    def most(self) -> int:
-        """Vectors in the largest block."""
-        return self.blocks.rows + bool(self.blocks.extra)
+    def lane(self, key: Any) -> Any:
+        """Where a key's byte lies in a vector: so that `_floats`, which parts 16 bytes by themselves, orders keys."""
+        run, place = key // self.isa.lanes, key % self.isa.lanes
+        return place // 4 * 16 + run * 4 + place % 4
 
     def start(self, vector: Any) -> Any:
         """The first key of a vector. The last one ends with the last key, and may overlap the one before it."""
@@ -188,6 +191,16 @@ class _Spot:
     vectors: int
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A tile of a spot: `rows` queries from `row` on, `vectors` of keys from `first` on, counted within the spot."""
+
+    row: Any
+    rows: int
+    first: Any
+    vectors: int
+
+
 # ------------------------------------------------------------------ packing
 
 
@@ -197,8 +210,9 @@ def _pack_keys(kernel: _Kernel, head: Any, first: Any, vectors: int) -> None:
     case, width = plan.case, plan.width
     with builder.loop(0, vectors) as vector, builder.loop(0, min(width, case.keys)) as key:
         start = _token(case.k, case, head, plan.start(first + vector) + key)
+        lane = plan.lane(key)
         for at, byte in enumerate(_bytes(kernel, "k", head, start)):
-            place = (vector * plan.planes + at * (plan.planes // plan.bytes)) * width + key
+            place = (vector * plan.planes + at * (plan.planes // plan.bytes)) * width + lane
             builder.store(kernel.keys, place, builder.cast(byte, "int8"), 1)
     if plan.isa.counts:
         return
@@ -214,7 +228,7 @@ def _pack_keys(kernel: _Kernel, head: Any, first: Any, vectors: int) -> None:
 def _pack_queries(kernel: _Kernel, spot: _Spot) -> None:
     """The bytes of each query, or where the tables of its two halves begin."""
     plan = kernel.plan
-    for row in range(spot.rows):
+    with builder.loop(0, spot.rows) as row:
         start = _token(plan.case.q, plan.case, spot.head, spot.row + row)
         for at, byte in enumerate(_bytes(kernel, "q", spot.head, start)):
             if plan.isa.counts:
@@ -264,66 +278,93 @@ def _byte(isa: Isa, x: Any, at: Any, bounds: Any, bound: Any) -> Any:
 
 
 def _products(kernel: _Kernel, spot: _Spot) -> None:
-    """The results of a few queries and a block of keys, a few vectors of keys at a time."""
+    """The results of the packed queries and a block of keys, a tile at a time."""
+    rows = min(kernel.plan.tile.rows, spot.rows)
     groups = blocks_of(spot.vectors, kernel.plan.tile.vectors)
-    with builder.loop(0, groups.count) as group:
+    with builder.loop(0, ceil(spot.rows / rows)) as few, builder.loop(0, groups.count) as group:
+        row = builder.held(builder.least(few * rows, spot.rows - rows))
         for vectors, there in groups.sizes(group):
             with builder.when(there):
-                _group(kernel, spot, groups.start(group), vectors)
+                _tile(kernel, spot, _Part(row, rows, groups.start(group), vectors))
 
 
-def _group(kernel: _Kernel, spot: _Spot, first: Any, vectors: int) -> None:
-    """`vectors` vectors of keys from the `first` of the block on."""
+def _tile(kernel: _Kernel, spot: _Spot, part: _Part) -> None:
+    """One tile: sums in registers, then results."""
     plan, lanes = kernel.plan, kernel.plan.isa.lanes
-    parts = _parts(plan.case.size)
-    totals = builder.registers(spot.rows * vectors * plan.width, "int32") if len(parts) > 1 else None
-    for number, (begin, numbers) in enumerate(parts):
-        sums = _sums(kernel, spot.rows, (first, vectors), (begin, numbers))
-        for at in range(0, spot.rows * vectors * plan.width, lanes):
-            value = builder.cast(builder.load(sums, at, lanes), f"int32x{lanes}")
-            if totals is not None:
-                value = builder.held(value + builder.load(totals, at, lanes) if number else value)
-                builder.store(totals, at, value, lanes)
-            if number == len(parts) - 1:
-                _write(kernel, spot, first, vectors, at=at, value=value)
+    pieces, size = _pieces(plan.case.size), part.rows * part.vectors * plan.width
+    totals = builder.registers(size, "float32") if len(pieces) > 1 else None
+    for number, piece in enumerate(pieces):
+        sums = _sums(kernel, part, piece)
+        for begin in range(0, size, plan.width):
+            for run, value in enumerate(_floats(builder.load(sums, begin, plan.width), plan.width)):
+                at = begin + run * lanes
+                if totals is not None:
+                    value = builder.held(value + builder.load(totals, at, lanes) if number else value)
+                    builder.store(totals, at, value, lanes)
+                if number == len(pieces) - 1:
+                    _write(kernel, spot, part, at=at, value=value)
 
 
-def _parts(size: int) -> Sequence[tuple[int, int]]:
-    """Where each part of a head begins, and how many numbers it has."""
+def _floats(codes: Any, width: int) -> Sequence[Any]:
+    """Four vectors of float32: `codes` - 128, taken from every 16 bytes four by four.
+
+    A code is put below 0x4B00, the upper half of 2^23, whose lowest bit counts as one.
+    """
+    zero, upper = builder.splat(0, width, "int8"), builder.splat(0x4B00, width // 2, "int16")
+    exact = builder.splat(float(2**23 + 128), width // 4, "float32")
+    found = []
+    for wide in (builder.reinterpret(each, "int16", width // 2) for each in _zipped(codes, zero, width, 16)):
+        found += [builder.reinterpret(each, "float32", width // 4) for each in _zipped(wide, upper, width // 2, 8)]
+    return [each - exact for each in found]
+
+
+def _zipped(first: Any, second: Any, count: int, block: int) -> Sequence[Any]:
+    """The lower, then the upper halves of all blocks of two vectors, element by element."""
+    first, second = builder.held(first), builder.held(second)
+    halves = [range(half, half + block // 2) for half in (0, block // 2)]
+    places = [[start + at for start in range(0, count, block) for at in half] for half in halves]
+    return [builder.held(builder.shuffle((first, second), [at + off for at in each for off in (0, count)])) for each in places]
+
+
+def _pieces(size: int) -> Sequence[tuple[int, int]]:
+    """Where each piece of a head begins, and how many numbers it has."""
     if size <= MOST:
         return ((0, size),)
-    return [(begin, min(PART, size - begin)) for begin in range(0, size, PART)]
+    return [(begin, min(PIECE, size - begin)) for begin in range(0, size, PIECE)]
 
 
-def _sums(kernel: _Kernel, rows: int, keys: tuple[Any, int], part: tuple[int, int]) -> Any:
-    """int8 sums[row][key] of the signs in one part of a head."""
-    (first, vectors), (begin, numbers) = keys, part
-    plan, width = kernel.plan, kernel.plan.width
-    count = ceil(numbers / 8)
-    sums = builder.registers(rows * vectors * width, "int8")
-    start = builder.splat(0 if plan.isa.counts else numbers - 8 * count, width, "int8")
-    for at in range(0, rows * vectors * width, width):
-        builder.store(sums, at, start, width)
-    halves = plan.planes // plan.bytes
+def _sums(kernel: _Kernel, part: _Part, piece: tuple[int, int]) -> Any:
+    """int8 sums[row][key] of the signs in one piece of a head, plus 128."""
+    plan, width, (begin, numbers) = kernel.plan, kernel.plan.width, piece
+    count, halves = ceil(numbers / 8), plan.planes // plan.bytes
+    places = range(0, part.rows * part.vectors * width, width)
+    start = 0 if plan.isa.counts else _signed(128 + numbers - 8 * count)
+    sums = builder.registers(len(places) * width, "int8")
+    for at in places:
+        builder.store(sums, at, builder.splat(start, width, "int8"), width)
     with builder.loop(begin // 8, begin // 8 + count) as byte:
         for half in range(halves):
-            _add(kernel, sums, rows, keys, plane=byte * halves + half)
-    if plan.isa.counts:
-        for at in range(0, rows * vectors * width, width):
-            twice = builder.load(sums, at, width) * builder.splat(2, width, "int8")
-            builder.store(sums, at, builder.splat(numbers, width, "int8") - twice, width)
+            _add(kernel, sums, part, byte * halves + half)
+    for at in places if plan.isa.counts else ():
+        twice = builder.load(sums, at, width) * builder.splat(2, width, "int8")
+        builder.store(sums, at, builder.splat(_signed(128 + numbers), width, "int8") - twice, width)
     return sums
 
 
-def _add(kernel: _Kernel, sums: Any, rows: int, keys: tuple[Any, int], *, plane: Any) -> None:
+def _signed(byte: int) -> int:
+    """The same eight bits as a signed byte."""
+    return (byte + 128) % 256 - 128
+
+
+def _add(kernel: _Kernel, sums: Any, part: _Part, plane: Any) -> None:
     """Adds what one plane of the keys gives."""
-    (first, vectors), plan, width = keys, kernel.plan, kernel.plan.width
-    places = [((first + vector) * plan.planes + plane) * width for vector in range(vectors)]
+    plan, width = kernel.plan, kernel.plan.width
+    places = [((part.first + vector) * plan.planes + plane) * width for vector in range(part.vectors)]
     held = [builder.held(builder.load(kernel.keys, place, width)) for place in places]
-    for row in range(rows):
-        add = _adder(kernel, kernel.queries[row * plan.planes + plane])
+    for row in range(part.rows):
+        add = _adder(kernel, kernel.queries[(part.row + row) * plan.planes + plane])
         for vector, bits in enumerate(held):
-            to = (row * vectors + vector) * width
+            to = (row * part.vectors + vector) * width
             builder.store(sums, to, add(builder.load(sums, to, width), bits), width)
 
 
@@ -338,17 +379,18 @@ def _adder(kernel: _Kernel, query: Any) -> Callable[[Any, Any], Any]:
     return lambda sums, bits: sums + builder.intrinsic(LOOKUPS["x86", width], f"int8x{width}", table, bits)
 
 
-def _write(kernel: _Kernel, spot: _Spot, first: Any, vectors: int, *, at: int, value: Any) -> None:
-    """Scales and stores the int32 sums that are number `at` of a group, as far as there are keys for them."""
+def _write(kernel: _Kernel, spot: _Spot, part: _Part, *, at: int, value: Any) -> None:
+    """Scales and stores the sums that are number `at` of a tile, as far as there are keys for them."""
     plan, lanes = kernel.plan, kernel.plan.isa.lanes
     case, width = plan.case, plan.width
-    row, vector, key = at // (vectors * width), at // width % vectors, at % width
-    value = builder.cast(value, f"float32x{lanes}")
+    row, vector, key = at // (part.vectors * width), at // width % part.vectors, at % width
+    if key >= case.keys:
+        return
     if case.factor != 1.0:
         value = value * builder.splat(case.factor, lanes, "float32")
-    to = (spot.head * case.queries + spot.row + row) * case.keys + plan.start(spot.first + first + vector) + key
-    if key < case.keys:
-        epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=min(lanes, case.keys - key))
+    first = (spot.head * case.queries + spot.row + part.row + row) * case.keys
+    to = first + plan.start(spot.first + part.first + vector) + key
+    epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=min(lanes, case.keys - key))
 
 
 def reference(case: HammingCase, *, q: Array, k: Array, q_bounds: Array, k_bounds: Array) -> npt.NDArray[np.float32]:

@@ -52,6 +52,11 @@ class Blocks:
     rows: int
     extra: int
 
+    @property
+    def most(self) -> int:
+        """How many rows the largest block has."""
+        return self.rows + bool(self.extra)
+
     def start(self, block: Any) -> Any:
         """The first row of `block`, an index of the function being written."""
         return block * self.rows + builder.least(block, self.extra)
