@@ -21,6 +21,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "verify": ("edgewright.cli.verify", "Check a bundle: every digest, and its answer to its own example."),
     "targets": ("edgewright.cli.targets", "List the targets, or one with the source of every figure."),
     "plugins": ("edgewright.cli.plugins", "List the plugins, what they offer, and why any is broken."),
+    "plugin": ("edgewright.cli.plugin", "Write the package of a new plugin, or check one against the conformance kit."),
     "device": ("edgewright.cli.device", "Prepare a device: what it lacks is installed from this host."),
     "devices": ("edgewright.cli.devices", "List the devices at hand: model, sensors, and whether they are busy."),
     "doctor": ("edgewright.cli.doctor", "Tell what this machine has, what is missing and how to get it."),
