@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from edgewright.bench import Bench
 from edgewright.job import Candidate
 from edgewright.race import Raced
 from edgewright.task import AGREEMENT, Task, agreement
-from edgewright.timings import Energy, Measured
-from edgewright.types import Arrays, Cost, Evidence, Measurement, unknown
+from edgewright.timings import Energy, Measured, spread_of
+from edgewright.types import Arrays, Cost, Evidence, Measurement, Spread, unknown
 
 RESAMPLES = 200
 """Bootstrap draws for the interval of a metric that is not a mean over examples."""
@@ -56,7 +56,7 @@ def read_test(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench
     found: dict[str, Evidence] = {}
     for candidate in candidates:
         metric, drop = judge_outputs(bench, "test", first, outputs[candidate.name])
-        cost, latency, energy, others = timed[candidate.name]
+        cost, latency, energy, others, spread = timed[candidate.name]
         found[candidate.name] = Evidence(
             candidate.name,
             latency=latency,
@@ -68,19 +68,22 @@ def read_test(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench
             others=(*others, *_agreement(first, outputs[candidate.name], bench)),
             saving=energy.ratio,
             recording=energy.recording,
+            spread=spread,
         )
     return found
 
 
-Timed = tuple[Cost, Mapping[str, Measurement], Energy, tuple[Measurement, ...]]
+Timed = tuple[Cost, Mapping[str, Measurement], Energy, tuple[Measurement, ...], Optional[Spread]]
 
 
 def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: Bench) -> Mapping[str, Timed]:
-    """Cost, latency by statistic, energy, and what else was read while they were timed."""
+    """Cost, latency by statistic, energy, what else was read while they were timed, and how far runs differed."""
     if bench.device is None:
         costs = bench.costs({c.name: c.model for c in candidates})
         energies = bench.costs({c.name: c.model for c in candidates}, "energy")
-        return {name: (cost, {"p50": cost.value}, _in_all(energies[name].value), ()) for name, cost in costs.items()}
+        return {
+            name: (cost, {"p50": cost.value}, _in_all(energies[name].value), (), None) for name, cost in costs.items()
+        }
     found = bench.timed({c.name: (c.model, raced[c.name].plan) for c in candidates}, bench.recipe.preset)
     return {
         name: (
@@ -88,6 +91,7 @@ def _timed(candidates: Sequence[Candidate], raced: Mapping[str, Raced], bench: B
             each.latency,
             each.energy or _in_all(unknown("energy", "mJ", "no meter was read")),
             _others(each),
+            spread_of(each.runs_ns, each.typical.kind),
         )
         for name, each in found.items()
     }

@@ -12,6 +12,7 @@ from typing import TypeVar
 from edgewright.agent import LOCAL, Agent, check_threads, start_agent
 from edgewright.bench import Bench
 from edgewright.bundle import check_destination
+from edgewright.closeup import closeup
 from edgewright.contract import decide, rank
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, ModelError, PluginError, RefusedError
@@ -32,7 +33,7 @@ from edgewright.steps import lowered, run_step
 from edgewright.store import key_of
 from edgewright.targets import THIS_HOST, check_device, offered
 from edgewright.task import Task, load_task, noise_task
-from edgewright.types import Evidence, Model, Offer, Plan, Step, Target, Verdict
+from edgewright.types import Closeup, Evidence, Model, Offer, Plan, Step, Target, Verdict
 
 T = TypeVar("T")
 
@@ -115,9 +116,18 @@ def deploy(job: Job, env: Environment) -> Outcome:
             job, bench, candidates=candidates, raced=raced, evidence=evidence, verdict=verdict, skipped=skipped
         )
         report = replace(report, exits=describe_exits(shipped, raced[shipped.name].plan, bench))
+        shown = dict.fromkeys((candidates[0], shipped))
+        closeups = journal.timed("close-ups", lambda: tuple(_closeup(c, raced, evidence, bench) for c in shown))
+        report = replace(report, closeups=closeups)
         bundle = journal.timed("package", lambda: pack(job, shipped, raced[shipped.name].plan, report, bench))
     code = exit_code(job.recipe, verdict, {*shipped.methods, *made.idle})
     return Outcome(replace(report, bundle=str(bundle.path)), bundle, code)
+
+
+def _closeup(
+    candidate: Candidate, raced: Mapping[str, Raced], evidence: Mapping[str, Evidence], bench: Bench
+) -> Closeup:
+    return closeup(candidate.model, raced[candidate.name].plan, evidence[candidate.name], bench)
 
 
 def exit_code(recipe: Recipe, verdict: Verdict, done: Collection[str]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewright import stats
-from edgewright.types import Measurement, Recording, unknown
+from edgewright.types import Measurement, Recording, Spread, unknown
 
 CLOCK = "perf_counter_ns on the device"
 WORST = "latency of runs to the end"
@@ -98,6 +98,13 @@ def latency_of(
         name: replace(plain, value=value, statistic=name, interval=intervals.get(name))
         for name, value in {**values, "mean": mean}.items()
     }
+
+
+def spread_of(runs_ns: Sequence[Sequence[int]], kind: str) -> Spread:
+    """How long the runs of all rounds took, in ms, at every hundredth."""
+    everything = np.concatenate([np.asarray(runs, np.float64) for runs in runs_ns]) / 1e6
+    hundredths = np.percentile(everything, np.arange(101))
+    return Spread(tuple(float(f"{ms:.4g}") for ms in hundredths), len(everything), kind)
 
 
 def _levelled(runs: npt.NDArray[np.float64], depths: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -68,6 +68,20 @@ def test_the_bundle_is_whole_and_answers_as_it_should(deployed):
     assert json.loads(verified.stdout)["agrees"] is True
 
 
+def test_the_report_looks_closer_at_the_original_and_at_what_ships(deployed):
+    _, report, _ = deployed
+    assert [each["name"] for each in report["closeups"]] == ["original", report["verdict"]["shipped"]]
+    p50 = next(row for row in report["rows"] if row["quantity"] == "latency p50")
+    for each, side in zip(report["closeups"], ("original", "candidate"), strict=True):
+        spread, kernels = each["spread"], {kernel["name"]: kernel for kernel in each["kernels"]}
+        assert spread["ms"] == sorted(spread["ms"])
+        assert (spread["ms"][50], spread["n"]) == (pytest.approx(p50[side]["value"], rel=0.01), p50[side]["n"])
+        convolved = [node for node in each["operators"] if "Conv" in node["operator"]]
+        assert len(convolved) == 4
+        assert all(kernels[node["kernel"]]["operator"] == "Conv" and node["median_us"] > 0 for node in convolved)
+        assert each["predicted"][0]["kind"] == "predicted"
+
+
 def test_the_bundle_runs_on_an_npz_of_examples(deployed):
     folder, _, _ = deployed
     with np.load(DATA) as data:

@@ -10,13 +10,27 @@ from edgewright.types.measurements import Cost, KernelCost, Measurement, Metric,
 from edgewright.types.models import Gate, Goal, Graph, GraphFile, Model, Stage, Step, TorchGraph, Variant
 from edgewright.types.plans import Artifact, Companion, Needs, Placement, Plan, bytes_of
 from edgewright.types.plugins import Json, Offer, Refusal
-from edgewright.types.reports import Entrant, Evidence, Exit, Exits, Judgement, Report, Row, Tradeoff, Verdict
+from edgewright.types.reports import (
+    Closeup,
+    Entrant,
+    Evidence,
+    Exit,
+    Exits,
+    Judgement,
+    Operator,
+    Report,
+    Row,
+    Spread,
+    Tradeoff,
+    Verdict,
+)
 from edgewright.types.tensors import Array, Arrays, Dim, Signature, State, TensorSpec
 
 __all__ = [
     "Array",
     "Arrays",
     "Artifact",
+    "Closeup",
     "Companion",
     "Cost",
     "Device",
@@ -39,6 +53,7 @@ __all__ = [
     "Model",
     "Needs",
     "Offer",
+    "Operator",
     "Placement",
     "Plan",
     "Recording",
@@ -47,6 +62,7 @@ __all__ = [
     "Row",
     "Signature",
     "Source",
+    "Spread",
     "Stage",
     "StageCost",
     "State",

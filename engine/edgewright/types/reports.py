@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from edgewright.types.energy import Recording
-from edgewright.types.measurements import Measurement
+from edgewright.types.measurements import KernelCost, Measurement
 from edgewright.types.models import Step
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How long `n` runs took: the share i / (len(ms) - 1) of them took `ms[i]` or less."""
+
+    ms: tuple[float, ...]
+    n: int
+    kind: str = "measured"
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,8 @@ class Evidence:
 
     `latency` maps a statistic (`p50`, `mean`, `p99`) to its measurement in ms; `drop` is in the metric's unit,
     positive when the candidate is worse than the original. `others` are shown and judged by nothing.
-    `saving` is the original's energy over this one's, where both were read; `recording` what the meter told.
+    `saving` is the original's energy over this one's, where both were read; `recording` what the meter told, `spread`
+    how far runs differed.
     """
 
     name: str
@@ -30,6 +40,7 @@ class Evidence:
     others: tuple[Measurement, ...] = ()
     saving: Optional[Measurement] = None
     recording: Optional[Recording] = None
+    spread: Optional[Spread] = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +137,42 @@ class Entrant:
 
 
 @dataclass(frozen=True)
+class Operator:
+    """What one node took as it ran: the median over runs, in microseconds.
+
+    `kernel` is the node of the graph that it computes; empty where the runtime's own name does not tell.
+    """
+
+    stage: str
+    node: str
+    operator: str
+    provider: str
+    median_us: float
+    kernel: str = ""
+
+
+@dataclass(frozen=True)
+class Closeup:
+    """How one model spends its time.
+
+    `operators` are the nodes as the device ran them; none are there for the `reason`. `kernels` and `predicted`
+    (latency and energy) are what the target's predictor says, whether or not the device was at hand.
+    """
+
+    name: str
+    spread: Optional[Spread] = None
+    operators: tuple[Operator, ...] = ()
+    reason: str = ""
+    kernels: tuple[KernelCost, ...] = ()
+    predicted: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
-    """Original and candidate side by side, and everything that was skipped or left out, with reasons."""
+    """Original and candidate side by side, and everything that was skipped or left out, with reasons.
+
+    `closeups` are of the original and, where another one ships, of that.
+    """
 
     model: str
     target: str
@@ -143,3 +188,4 @@ class Report:
     exits: Optional[Exits] = None
     race: tuple[Entrant, ...] = ()
     recording: Optional[Recording] = None
+    closeups: tuple[Closeup, ...] = ()
