@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Plain `torch` brings several GB of CUDA libraries on Linux; name another build here if you want one.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test quick check bench clean
+.PHONY: demo test quick check docs bench clean
 
 demo: $(VENV)/base
 	$(BIN)/engine deploy examples/digits/digits.onnx --target cpu --task examples/digits/digits.npz \
@@ -34,6 +34,10 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The site, without network; a warning or a link that leads nowhere is an error.
+docs: $(VENV)/dev
+	$(BIN)/sphinx-build -n -W --keep-going -q docs build/docs
 
 bench: $(VENV)/dev
 	@test -n "$(DATA)" || { echo "say where the data is: make bench DATA=DIR"; exit 2; }
