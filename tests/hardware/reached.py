@@ -18,7 +18,7 @@ from edgewright_devices.ssh import SSH
 from emulated import Served
 
 CONNECTIONS: Mapping[str, Connection] = {"ssh": SSH, "adb": ADB}
-OURS = ("agent-", "sleep 98", "tar -xf")
+OURS = ("agent-", "sleep 98", "tar -xmf")
 """Words in the commands of what we run on a device."""
 
 

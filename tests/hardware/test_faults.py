@@ -111,7 +111,7 @@ def test_the_way_is_lost_while_a_file_is_sent(breakable: Reached, tmp_path: Path
     file, link = content(tmp_path, 40), breakable.link
 
     def cut_when_sending() -> None:
-        assert soon(lambda: bool(breakable.running("tar -xf -")))
+        assert soon(lambda: bool(breakable.running("tar -xmf -")))
         breakable.cut()
 
     cutting = threading.Thread(target=cut_when_sending)
@@ -144,7 +144,7 @@ SEND = 'link.put(Path(sys.argv[2]), "arrays/killed")'
 def test_the_host_is_killed(usable: Reached, tmp_path: Path, what: str) -> None:
     usable.end_agent()
     scheme, _, address = usable.address.partition("://")
-    word, does = ("agent-", HOLD) if what == "holds" else ("tar -xf -", SEND)
+    word, does = ("agent-", HOLD) if what == "holds" else ("tar -xmf -", SEND)
     given = usable.agents if what == "holds" else content(tmp_path, 60)
     script = HOST.format(scheme, scheme.upper(), does)
     with subprocess.Popen([sys.executable, "-c", script, address, str(given)], stdout=subprocess.PIPE) as host:

@@ -15,10 +15,10 @@ from edgewright_devices.remote.shell import Shell, checked, run_script
 PREPARE = """umask 077; root={root}
 mkdir -p "$root/store" "$root/bundles" "$root/agents" "$root/arrays" || exit 1
 cd "$root" && root=$(pwd) || exit 1
-find store bundles agents arrays -mindepth 1 -maxdepth 1 -name '.part-*' -mtime +0 -exec rm -rf {{}} + 2>/dev/null
-find store bundles agents arrays -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} + 2>/dev/null
+find store bundles agents arrays -mindepth 1 -maxdepth 1 \\( -name '.part-*' -mtime +0 -o -mtime +30 \\) \\
+  -exec rm -rf {{}} + 2>/dev/null
 python=$(command -v python3)
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || python=
+case $("$python" -V 2>/dev/null) in "Python 3.9."* | "Python 3."[1-9][0-9]*) ;; *) python= ;; esac
 echo "edgewright:$root:$python"
 """
 """Makes our folder, clears it of what nobody has used for long, and finds Python 3.9 or newer."""

@@ -1,18 +1,21 @@
 """Files on their way to a device: sent once, under their digest, and put together there by hard links.
 
 On the device `store/` holds contents by SHA-256. What arrives lies in a part folder until its digests are checked; a
-part that nobody finishes is removed by the script itself, or by age when the next client comes.
+part that nobody finishes is removed by the script itself, or by age when the next client comes. Every script is a
+round trip, and starts programs on what may be a slow board: one asks what is missing, one brings it. What is small
+is brought unasked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import secrets
 import shlex
 import tarfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,28 +30,32 @@ STALL_S = 120.0
 
 CHUNK = 1 << 20
 
-FIND = """cd {root}/store || exit 1
-trap 'rm -f .want-$$' EXIT; trap 'exit 1' HUP INT PIPE TERM
-cat >.want-$$
-df -Pk . | tail -n 1
-sha256sum -c .want-$$ 2>/dev/null
-cut -c1-64 .want-$$ | xargs touch -c
-"""
-"""Takes a list as `sha256sum -c` does; says how much is free, and which files are there whole."""
+SMALL = 1 << 16
+"""Bytes that are sent sooner than it is asked whether they are there."""
 
-RECEIVE = """part={root}/store/{part}; umask 077; mkdir -p "$part" && cd "$part" || exit 1
-trap 'cd /; rm -rf "$part" "$part.sums"' EXIT; trap 'exit 1' HUP INT PIPE TERM
-tar -xf - || exit 1
-ls | while read name; do echo "$name  $name"; done >"$part.sums" && sha256sum -c "$part.sums" >/dev/null || exit 1
-mv -f * {root}/store/
+ASK = """cd {root} || exit 1
+sums= apart=
+while read -r digest path; do
+  sums="$sums$digest  store/$digest
+"
+  [ "$path" -ef "store/$digest" ] || apart=1
+done
+df -Pk .
+[ "$apart" ] || echo placed
+echo "$sums" | LC_ALL=C sha256sum -c 2>/dev/null
+echo "$sums" | cut -c67- | xargs touch -c {goal}
 """
-"""Takes a tar of files that are named by their digests."""
+"""Takes lines of a digest and a path; says how much is free, whether all are in their places, and which are whole."""
 
-PLACE = """cd {root} || exit 1
+BRING = """cd {root} && umask 077 || exit 1
 trap 'rm -rf {part}' EXIT; trap 'exit 1' HUP INT PIPE TERM
-mkdir -p {parent} && tar -xf - && rm -rf {goal} && mv {part} {goal} && touch {goal}
+mkdir -p {part} {parent} && tar -xmf - || exit 1
+{check}[ ! -e {goal} ] || rm -rf {goal}
+mv {part}/goal {goal}
 """
-"""Takes a tar of folders, and of hard links to what lies in the store, all of it below {part}."""
+"""Takes a tar of a part folder: `sums` of what is in `new`, and the goal, of hard links to that and to the store."""
+
+CHECK = "(cd {part}/new && LC_ALL=C sha256sum -c ../sums >/dev/null && mv -f * ../../) || exit 1\n"
 
 
 @dataclass(frozen=True)
@@ -60,16 +67,15 @@ class Content:
 
 
 def put(shell: Shell, root: str, local: Path, remote: str) -> str:
-    """Copy a file or folder to `remote` below `root`; returns where it lies there.
+    """Copy a file or folder to `remote` below `root`; returns where it lies there. A folder's name states its content.
 
     Raises: DeviceError when the connection is lost, the disk is full or a digest does not match; nothing half done is
     left under its name then.
     """
     files = {name: Content(path, _digest(path)) for name, path in _files(local)}
-    missing = _missing(shell, root, files.values())
-    if missing:
-        _send(shell, root, missing)
-    _place(shell, root, files, remote)
+    there = _Found() if _size(files.values()) <= SMALL else _ask(shell, root, files, remote)
+    if not there.placed:
+        _bring(shell, root, files, remote, there.whole)
     return f"{root}/{remote}"
 
 
@@ -119,51 +125,75 @@ def _copy(source: IO[bytes], place: Path) -> None:
 # ------------------------------------------------------------------ what is there, what is sent, where it goes
 
 
-def _missing(shell: Shell, root: str, files: Iterable[Content]) -> Mapping[str, Path]:
-    """What the store lacks, by digest. Raises: DeviceError when it would not fit."""
-    wanted = {content.digest: content.path for content in files}
-    lines = "".join(f"{digest}  {digest}\n" for digest in wanted)
-    free, *found = checked(shell, FIND.format(root=shlex.quote(root)), lines.encode(), 600).splitlines()
-    whole = {line.partition(":")[0] for line in found if line.endswith(": OK")}
-    missing = {digest: path for digest, path in wanted.items() if digest not in whole}
-    needed, available = sum(path.stat().st_size for path in missing.values()), 1024 * int(free.split()[3])
+@dataclass(frozen=True)
+class _Found:
+    """What a device has already: files in the store by digest, and whether all lie in their places."""
+
+    whole: Collection[str] = ()
+    placed: bool = False
+
+
+def _ask(shell: Shell, root: str, files: Mapping[str, Content], remote: str) -> _Found:
+    """Raises: DeviceError when what is missing would not fit."""
+    lines = "".join(f"{each.digest} {PurePosixPath(remote, name)}\n" for name, each in files.items())
+    script = ASK.format(root=shlex.quote(root), goal=shlex.quote(remote))
+    _, free, *said = checked(shell, script, lines.encode(), 600).splitlines()
+    whole = {line.partition(":")[0].rpartition("/")[2] for line in said if line.endswith(": OK")}
+    needed = _size(each for each in files.values() if each.digest not in whole)
+    available = 1024 * int(free.split()[3])
     if needed > available:
         raise DeviceError(
             f"{shell.address} has {available / 1e6:.0f} MB left at {root}, and {needed / 1e6:.0f} MB are to be copied; "
             f"free some there, or remove {root}/bundles"
         )
-    return missing
+    return _Found(whole, "placed" in said and not needed)
 
 
-def _send(shell: Shell, root: str, files: Mapping[str, Path]) -> None:
-    script = RECEIVE.format(root=shlex.quote(root), part=f".part-{secrets.token_hex(6)}")
-    _stream(shell, script, (_entry(digest, path) for digest, path in files.items()))
+def _size(contents: Iterable[Content]) -> int:
+    return sum({each.digest: each.path.stat().st_size for each in contents}.values())
 
 
-def _place(shell: Shell, root: str, files: Mapping[str, Content], remote: str) -> None:
-    goal = PurePosixPath(remote)
-    part = goal.parent / f".part-{secrets.token_hex(6)}"
-    names = {"part": part, "goal": goal, "parent": goal.parent}
-    script = PLACE.format(root=shlex.quote(root), **{key: shlex.quote(str(value)) for key, value in names.items()})
-    _stream(shell, script, (_link(part / name, content.digest) for name, content in files.items()))
+def _bring(shell: Shell, root: str, files: Mapping[str, Content], remote: str, whole: Collection[str]) -> None:
+    part, goal = PurePosixPath(f"store/.part-{secrets.token_hex(6)}"), PurePosixPath(remote)
+    new = {each.digest: each.path for each in files.values() if each.digest not in whole}
+    names = {"part": str(part), "goal": shlex.quote(remote), "parent": shlex.quote(str(goal.parent))}
+    check = CHECK.format(part=part) if new else ""
+    _stream(shell, BRING.format(root=shlex.quote(root), check=check, **names), _entries(part, files, new))
+
+
+def _entries(part: PurePosixPath, files: Mapping[str, Content], new: Mapping[str, Path]) -> Iterator[_Entry]:
+    yield _text(part / "sums", "".join(f"{digest}  {digest}\n" for digest in new))
+    for digest, path in new.items():
+        yield _entry(part / "new" / digest, path)
+    for name, each in files.items():
+        yield _link(
+            part / "goal" / name, (part / "new" if each.digest in new else PurePosixPath("store")) / each.digest
+        )
 
 
 @dataclass(frozen=True)
 class _Entry:
     info: tarfile.TarInfo
     path: Path | None = None
+    text: bytes = b""
 
 
-def _entry(digest: str, path: Path) -> _Entry:
-    info = tarfile.TarInfo(digest)
+def _entry(name: PurePosixPath, path: Path) -> _Entry:
+    info = tarfile.TarInfo(str(name))
     stat = path.stat()
-    info.size, info.mode, info.mtime = stat.st_size, stat.st_mode & 0o700 | 0o600, int(stat.st_mtime)
+    info.size, info.mode = stat.st_size, stat.st_mode & 0o700 | 0o600
     return _Entry(info, path)
 
 
-def _link(name: PurePosixPath, digest: str) -> _Entry:
+def _text(name: PurePosixPath, text: str) -> _Entry:
     info = tarfile.TarInfo(str(name))
-    info.type, info.linkname = tarfile.LNKTYPE, f"store/{digest}"
+    info.size = len(text)
+    return _Entry(info, text=text.encode())
+
+
+def _link(name: PurePosixPath, target: PurePosixPath) -> _Entry:
+    info = tarfile.TarInfo(str(name))
+    info.type, info.linkname = tarfile.LNKTYPE, str(target)
     return _Entry(info)
 
 
@@ -206,7 +236,7 @@ class _Moving:
 
 def _add(tar: tarfile.TarFile, entry: _Entry) -> None:
     if entry.path is None:
-        tar.addfile(entry.info)
+        tar.addfile(entry.info, io.BytesIO(entry.text))
         return
     with open(entry.path, "rb") as file:
         tar.addfile(entry.info, file)
