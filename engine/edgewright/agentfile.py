@@ -18,13 +18,13 @@ CORE_PARTS = ("__init__", "errors", "types", "gates", "machine", "protocols", "b
 
 def build_agent(folder: Path) -> Path:
     """The agent as one zip application in `folder`, named by its content; the same code is packed once."""
-    sources = {"__main__.py": b"from edgewright_runtime.agent import main\n\nraise SystemExit(main())\n"}
-    core = _package("edgewright")
+    core, runtime = _package("edgewright"), _package("edgewright_runtime")
+    sources = {"__main__.py": (runtime / "start.py").read_bytes()}
     for part in CORE_PARTS:
         for path in sorted((core / part).glob("*.py")) or [core / f"{part}.py"]:
             sources[f"edgewright/{path.relative_to(core).as_posix()}"] = path.read_bytes()
-    for path in sorted(_package("edgewright_runtime").glob("*.py")):
-        if path.name != "plugin.py":
+    for path in sorted(runtime.glob("*.py")):
+        if path.name not in ("plugin.py", "start.py"):
             sources[f"edgewright_runtime/{path.name}"] = path.read_bytes()
     sha = hashlib.sha256()
     for name in sorted(sources):

@@ -8,9 +8,9 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,12 @@ from edgewright.protocols import Link
 from edgewright.sysroot import Sysroot, fetch_sysroot, find_sysroot
 
 NAME = "edgewright-runner"
-FLAGS = ("-std=c++17", "-O2", "-fno-plt", "-Wall", "-Wextra")
+FLAGS = ("-std=c++17", "-O1", "-fno-plt", "-Wall", "-Wextra")
+"""It moves bytes and waits; what computes is onnxruntime's. At -O2 it takes twice as long to build."""
+
+UNITS = 2
+"""Its sources are compiled in so many files that include them: the standard library's headers are most of the work."""
+
 LIBRARIES = ("-static-libstdc++", "-static-libgcc", "-ldl", "-s")
 """What C++ needs goes into the program: a device has another version of it, or none."""
 
@@ -56,27 +61,41 @@ def machine_of(link: Link) -> Machine:
     return Machine(isa, "android" in more)
 
 
-def build_runner(machine: Machine, cache: Path, *, header: Path | None = None) -> Path:
+def build_runner(machine: Machine, cache: Path, *, header: Path | None = None, more: Sequence[str] = ()) -> Path:
     """The runner for `machine`, in a folder of `cache` of its own; the same sources are compiled once.
+
+    Of several that ask at once, one builds it and the others wait.
 
     Args:
         machine: Where it will run.
         cache: Where it and a fetched header are kept.
         header: A file or folder with onnxruntime's C header; by default it is looked for.
+        more: Further flags for compiler and linker, as a sanitizer needs them.
 
     Raises:
         RefusedError: when a compiler or the header is missing; the message says how to get it.
         PluginError: when the compiler fails, with its first complaint.
     """
-    parts = _parts(machine, cache, header)
+    parts = _parts(machine, cache, header, more)
     folder = cache / f"runner-{machine.isa}-{_key(parts)}"
-    if not (folder / NAME).is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".runner-") as scratch:
-            _build(parts, Path(scratch))
-            folder.mkdir(exist_ok=True)
-            os.replace(Path(scratch) / NAME, folder / NAME)
+    cache.mkdir(parents=True, exist_ok=True)
+    with _alone(cache):
+        if not (folder / NAME).is_file():
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".runner-") as scratch:
+                _build(parts, Path(scratch))
+                folder.mkdir(exist_ok=True)
+                os.replace(Path(scratch) / NAME, folder / NAME)
     return folder / NAME
+
+
+@contextmanager
+def _alone(cache: Path) -> Generator[None]:
+    """While the block runs, nobody else builds a runner there."""
+    import fcntl
+
+    with open(cache / ".runner.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def fetch_parts(machine: Machine, cache: Path) -> None:
@@ -134,18 +153,20 @@ class _Parts:
     compiler: str
     header: Header
     sysroot: Sysroot | None
+    flags: Sequence[str]
 
 
-def _parts(machine: Machine, cache: Path, header: Path | None) -> _Parts:
+def _parts(machine: Machine, cache: Path, header: Path | None, more: Sequence[str]) -> _Parts:
     compiler = find_compiler(machine)
     older = "g++" in Path(compiler).name and not machine.android
-    return _Parts(compiler, find_header(cache, header), find_sysroot(machine.isa, cache) if older else None)
+    sysroot = find_sysroot(machine.isa, cache) if older else None
+    return _Parts(compiler, find_header(cache, header), sysroot, (*FLAGS, *more))
 
 
 def _key(parts: _Parts) -> str:
     version = subprocess.run([parts.compiler, "--version"], capture_output=True, text=True, check=False).stdout
     base = parts.sysroot.root.name if parts.sysroot else ""
-    about = f"{parts.compiler} {version} {parts.header.version} {FLAGS} {LIBRARIES} {base}"
+    about = f"{parts.compiler} {version} {parts.header.version} {parts.flags} {LIBRARIES} {base}"
     sha = hashlib.sha256(about.encode())
     for source in _sources():
         sha.update(source.name.encode() + source.read_bytes())
@@ -156,14 +177,17 @@ def _build(parts: _Parts, scratch: Path) -> None:
     compiler, sysroot = parts.compiler, parts.sysroot
     include = [*(sysroot.compiling(compiler) if sysroot else ()), "-isystem", str(parts.header.folder)]
     sources = [source for source in _sources() if source.suffix == ".cpp"]
-    objects = [scratch / f"{source.stem}.o" for source in sources]
+    units = [scratch / f"unit{number}.cpp" for number in range(UNITS)]
+    for number, unit in enumerate(units):
+        unit.write_text("".join(f'#include "{source}"\n' for source in sources[number::UNITS]))
+    objects = [unit.with_suffix(".o") for unit in units]
     commands = [
-        [compiler, *FLAGS, *include, "-c", str(source), "-o", str(goal)] for source, goal in zip(sources, objects)
+        [compiler, *parts.flags, *include, "-c", str(unit), "-o", str(goal)] for unit, goal in zip(units, objects)
     ]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(UNITS) as pool:
         list(pool.map(_do, commands))
     linking = sysroot.linking() if sysroot else ()
-    _do([compiler, *linking, *map(str, objects), "-o", str(scratch / NAME), *LIBRARIES])
+    _do([compiler, *parts.flags, *linking, *map(str, objects), "-o", str(scratch / NAME), *LIBRARIES])
 
 
 def _do(command: Sequence[str]) -> None:

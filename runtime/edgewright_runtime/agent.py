@@ -1,6 +1,6 @@
 """The agent: a supervisor that speaks JSON lines on stdin and stdout, and keeps one worker process per candidate.
 
-Started as `python agent-<digest>.pyz` or `python -m edgewright_runtime.agent`. Requests are answered one
+Started as `python agent-<digest>.pyz` (see `start`) or `python -m edgewright_runtime.agent`. Requests are answered one
 by one, so only one worker ever works. The end of standard input ends everything.
 """
 
@@ -10,10 +10,7 @@ import json
 import os
 import signal
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -64,7 +61,7 @@ class Supervisor:
             "hello": self._hello,
             "ping": lambda request, line: encode(answer(request, {})),
             "device": self._device,
-            "conditions": lambda request, line: encode(answer(request, dict(conditions()))),
+            "conditions": self._conditions,
             "open": self._open,
             "close": self._close,
             "meter": self._meter,
@@ -122,6 +119,9 @@ class Supervisor:
             self._lock = Lock(Path(request["lock"]), str(request.get("owner")), request.get("idle_s"))
         self._idle_s = request.get("idle_s")
         return encode(answer(request, {"protocol": VERSION, "pid": os.getpid(), "python": sys.version.split()[0]}))
+
+    def _conditions(self, request: dict[str, Any], line: bytes) -> bytes:
+        return encode(answer(request, dict(conditions(Path(str(request.get("root") or "/"))))))
 
     def _device(self, request: dict[str, Any], line: bytes) -> bytes:
         worker = self._process(request)
@@ -201,26 +201,8 @@ class Supervisor:
 
 
 def _ourselves() -> list[str]:
-    archive = Path(sys.argv[0])
-    return [str(_unpacked(archive))] if zipfile.is_zipfile(archive) else ["-m", "edgewright_runtime.agent"]
-
-
-def _unpacked(archive: Path) -> Path:
-    """A folder beside `archive` with the same in it: Python keeps what it compiles of a folder, and of no archive.
-
-    Where it cannot be written, the archive does as well, and every process takes longer to start.
-    """
-    folder = archive.with_suffix("")
-    if folder.is_dir():
-        return folder
-    with (
-        suppress(OSError),
-        tempfile.TemporaryDirectory(dir=archive.parent) as partial,
-        zipfile.ZipFile(archive) as held,
-    ):
-        held.extractall(Path(partial) / "agent")
-        os.replace(Path(partial) / "agent", folder)  # fails where another agent was quicker
-    return folder if folder.is_dir() else archive
+    """What stands behind the interpreter's name to start this program again; see `start`."""
+    return [sys.argv[0]] if sys.argv[0] == sys.path[0] else ["-m", "edgewright_runtime.agent"]
 
 
 if __name__ == "__main__":

@@ -30,8 +30,10 @@ from edgewright.protocols import Link, Process
 from edgewright.runnerfile import Machine, build_runner
 from edgewright.types import Gate, Source, State
 from edgewright_devices.local import LocalLink
+from edgewright_runtime.circumstances import conditions
 from processes import alive, wait_until, workers
 from unit.conftest import ones
+from unit.test_steadiness import BIG_LITTLE, NVPMODEL, VCGENCMD, tree
 
 MakeBundle = Callable[..., Path]
 
@@ -502,20 +504,44 @@ def test_a_worker_that_is_killed_is_reported_and_survived(agent: Agent, make_bun
     assert agent.infer(agent.open(make_bundle(name="sound")), {"x": ones(1, 4)})["y"].shape == (1, 3)
 
 
-@pytest.mark.parametrize("how", ["eof", "killed"])
-def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle, how: str) -> None:
+def test_no_process_is_left_over(pipe: Pipe, make_bundle: MakeBundle) -> None:
     assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
     (worker,) = workers(pipe.process.pid)
-    if how == "killed":
-        pipe.process.kill()
     pipe.end()
     assert wait_until(lambda: not alive(worker))
 
 
-def test_a_device_tells_what_it_is_like(pipe: Pipe) -> None:
-    found = pipe.request("conditions")["result"]
+def test_no_process_is_left_over_of_one_that_is_killed(pipe: Pipe, make_bundle: MakeBundle) -> None:
+    assert "result" in pipe.request("open", handle="a", bundle=str(make_bundle()))
+    (worker,) = workers(pipe.process.pid)
+    pipe.process.kill()
+    pipe.end()
+    assert wait_until(lambda: not alive(worker))
+
+
+def test_a_device_tells_what_it_is_like(agent: Agent, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    found = agent.conditions()
     assert found["load_average"] >= 0
     assert found["temperature_c"] is None or -40 < found["temperature_c"] < 150
+    assert set(found) < set(agent.open(make_bundle(name="told")).conditions)
+    files = tree(tmp_path / "big little", BIG_LITTLE)
+    found = agent.ask("conditions", root=str(files))
+    assert (len(found["clocks"]), found["throttled"]) == (2, "cpufreq-cpu4 at step 3")
+    for root in (files, tmp_path / "nothing"):
+        told, wanted = agent.ask("conditions", root=str(root)), conditions(root)
+        assert {**told, "load_average": 0} == {**wanted, "load_average": 0}
+
+
+def test_the_tools_of_boards_are_asked(command: Sequence[str], tmp_path: Path) -> None:
+    for name, text in (("nvpmodel", NVPMODEL), ("vcgencmd", VCGENCMD)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        pipe = Pipe(command)
+    found = pipe.request("conditions", root=str(tmp_path))["result"]
+    assert (found["power_mode"], found["throttled"]) == ("15W", "under-voltage, throttled")
+    assert pipe.end() == 0
 
 
 def test_a_device_is_one_client_s_at_a_time(pipe: Pipe, runner: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 #include "device.h"
 
-#include <dirent.h>
 #include <sched.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -9,11 +8,9 @@
 #include <gnu/libc-version.h>
 #endif
 
-#include <algorithm>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 
 #include "errors.h"
 #include "files.h"
@@ -137,29 +134,6 @@ Json find_device() {
 const std::string &fingerprint() {
   static const std::string found = find_device().at("fingerprint").text();
   return found;
-}
-
-/* The highest reading of all thermal zones. */
-static Json temperature() {
-  std::optional<long> highest;
-  DIR *folder = ::opendir("/sys/class/thermal");
-  if (!folder) return Json();
-  while (const dirent *entry = ::readdir(folder)) {
-    std::string name = entry->d_name;
-    if (name.rfind("thermal_zone", 0) != 0) continue;
-    std::string text = stripped(read_or_empty("/sys/class/thermal/" + name + "/temp"));
-    char *end = nullptr;
-    long reading = std::strtol(text.c_str(), &end, 10);
-    if (!text.empty() && !*end) highest = std::max(highest.value_or(reading), reading);
-  }
-  ::closedir(folder);
-  return highest ? Json(static_cast<double>(*highest) / 1000) : Json();
-}
-
-Json::Members conditions() {
-  std::string load = read_or_empty("/proc/loadavg");
-  return {{"load_average", load.empty() ? Json() : Json(std::strtod(load.c_str(), nullptr))},
-          {"temperature_c", temperature()}};
 }
 
 }  // namespace edgewright

@@ -1,4 +1,4 @@
-/* Finds out what this device is, and what it is like right now. */
+/* Finds out what this device is. */
 #pragma once
 
 #include <string>
@@ -15,8 +15,5 @@ std::string libc();
 
 /* What the costs of stages are kept under; asked once. */
 const std::string &fingerprint();
-
-/* Load average, and temperature in °C where it can be read. */
-Json::Members conditions();
 
 }  // namespace edgewright

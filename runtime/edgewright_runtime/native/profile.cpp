@@ -13,7 +13,7 @@
 
 namespace edgewright {
 
-constexpr int64_t warm_runs = 3;
+constexpr int64_t settling_runs = 3;
 
 /* A folder for files of a moment, emptied at the end; a phone has no /tmp. */
 class Scratch {
@@ -62,7 +62,7 @@ Json Session::profile(const std::vector<Array> &feeds, int64_t runs) const {
   SessionOptions options = options_;
   options.profile = scratch.path() + "/profile";
   Session profiled(path_, options);
-  for (int64_t i = 0; i < warm_runs + runs; i++) profiled.run(feeds);
+  for (int64_t i = 0; i < settling_runs + runs; i++) profiled.run(feeds);
   return summarise(Json::parse(profiled.finish_profile()), static_cast<size_t>(runs));
 }
 

@@ -11,8 +11,8 @@
 
 #include "channel.h"
 #include "child.h"
+#include "circumstances.h"
 #include "clock.h"
-#include "device.h"
 #include "holding.h"
 #include "messages.h"
 #include "process.h"
@@ -63,7 +63,7 @@ class Supervisor {
     if (operation == "bye") return answer(request, Json::Members{});
     if (operation == "hello") return hello(request);
     if (operation == "ping") return answer(request, Json::Members{});
-    if (operation == "conditions") return answer(request, conditions());
+    if (operation == "conditions") return conditions_of(request);
     if (operation == "device") return Child().ask(line, operation, requests_);
     if (operation == "open") return open(request, line);
     if (operation == "close") return close(request);
@@ -71,6 +71,11 @@ class Supervisor {
     if (operation == "rest") return rest(request);
     if (operation == "unmeter") return unmeter(line);
     return ask(request, operation, line);
+  }
+
+  std::string conditions_of(const Json &request) {
+    const Json &root = request.get("root");
+    return answer(request, conditions(root.truthy() ? root.text() : ""));
   }
 
   std::string hello(const Json &request) {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "channel.h"
+#include "circumstances.h"
 #include "clock.h"
 #include "device.h"
 #include "infer.h"
