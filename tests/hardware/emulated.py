@@ -28,8 +28,15 @@ if [ -n "$READY" ]; then
   mount --bind -o ro "$READY" "$ROOT/home/pi/.edgewright/site"
   mount --bind -o ro "$READY" "$ROOT/data/local/tmp/edgewright/site"
 fi
+for place in home/pi/.edgewright data/local/tmp/edgewright; do
+  (umask 0; mkdir -p "$ROOT/pycache/$place/site" "$ROOT/pycache/$place/sites" "$ROOT/pycache/$place/agents")
+  for folder in agents ${NEW:+site sites}; do mount -t tmpfs -o mode=777 tmpfs "$ROOT/pycache/$place/$folder"; done
+done
 """
-"""What is made in the device before its system is closed for writing."""
+"""What is made in the device before its system is closed for writing.
+
+What Python compiles is kept for all devices, but for what one is sent: others have other files by the same names.
+"""
 
 
 class Served:
@@ -98,6 +105,7 @@ class Served:
             "FILES": self.folder,
             "PREPARE": self.folder / "prepare",
             "READY": self._system.site if self._ready else "",
+            "NEW": "" if self._ready else "yes",
         }
         kinds = ("--user", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
         # --kill-child does not survive the moment when the first process gets the rights of its namespace's root

@@ -13,13 +13,23 @@ from edgewright.agent import Agent
 from edgewright.agentfile import build_agent
 from edgewright.errors import RefusedError
 from edgewright.ortheader import headers_place
-from edgewright.runnerfile import Machine, build_runner
+from edgewright.runnerfile import Machine, build_runner, fetch_parts
 from systems import Installed
 from unit.conftest import make_bundle  # noqa: F401 - a fixture
 from unit.test_agents_alike import *  # noqa: F403 - the cases
 from userland import PI_4
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
+
+# What a host without such a device tells as well: how messages and arrays are read, and what is in no device's hands.
+del test_nonsense_is_answered_with_an_error_and_survived  # noqa: F821
+del test_random_messages_are_answered_with_errors  # noqa: F821
+del test_mangled_arrays_never_end_the_worker  # noqa: F821
+del test_arrays_that_are_none_are_refused  # noqa: F821
+del test_a_meter_without_a_rail_is_not_read  # noqa: F821
+del test_no_process_is_left_over  # noqa: F821
+del test_the_tools_of_boards_are_asked  # noqa: F821
+del test_a_compiler_that_is_missing_is_told  # noqa: F821
 
 KINDS = ("python", "python 3.9", "native")
 PYTHON = "/usr/bin/python3"
@@ -60,6 +70,7 @@ def library(trixie: Installed) -> Iterator[None]:
 def runner(boards: Boards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The native runner for the board, or a skip with the reason why it cannot be built here."""
     try:
+        fetch_parts(Machine("aarch64"), headers_place())
         built = build_runner(Machine("aarch64"), headers_place())
     except RefusedError as refusal:
         pytest.skip(str(refusal))
