@@ -133,6 +133,7 @@ class Graph:
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         """The finished model."""
+        outputs = tuple(self.rounded(name) for name in outputs)
         graph = helper.make_graph(
             self.nodes,
             "built",

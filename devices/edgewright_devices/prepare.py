@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright.errors import ModelError
+from edgewright_devices.fusions import fuse
 from edgewright_devices.shapes import SMALL, fix_inputs, infer
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ STANDARD = {
     "MatMulIntegerToFloat": ("MatMulInteger", slice(2)),
     "FusedConv": ("Conv", slice(2)),
     "FusedGemm": ("Gemm", slice(2)),
-    "BiasGelu": ("Add", slice(2)),
-    "FastGelu": ("Relu", slice(1)),
-    "Gelu": ("Relu", slice(1)),
-    "QuickGelu": ("Relu", slice(1)),
+    "BiasGelu": ("Erf", slice(1)),
+    "FastGelu": ("Erf", slice(1)),
+    "Gelu": ("Erf", slice(1)),
+    "QuickGelu": ("Erf", slice(1)),
     "SkipLayerNormalization": ("Add", slice(2)),
 }
 """Fused and quantised operators, the standard one that does the same work, and which inputs it takes over."""
@@ -48,7 +49,8 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int) -> onnx.ModelProto:
-    """`proto` with local functions inlined, fused operators replaced by standard ones, and every size known.
+    """`proto` with local functions inlined, fused operators replaced by standard ones, every size known, and chains
+    that runtimes fuse made one operator.
 
     The values of weights are dropped first: each pass over a graph would copy them.
     """
@@ -61,7 +63,9 @@ def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch
     proto = _modernise(proto)
     _standardise(proto.graph)
     fix_inputs(proto.graph, shapes, batch)
-    return infer(proto)
+    proto = infer(proto)
+    fuse(proto.graph)
+    return proto
 
 
 def _drop_values(graph: onnx.GraphProto) -> None:

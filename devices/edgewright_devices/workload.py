@@ -27,6 +27,12 @@ RECURRENT = {"RNN", "GRU", "LSTM"}
 OPAQUE = {"Loop", "Scan", "Attention", "MultiHeadAttention", "GroupQueryAttention", "MatMulNBits", "DeformConv"}
 """Operators whose work cannot be read from shapes alone; they are reported, never counted as nothing."""
 
+WIDE = {
+    "LayerNormalization", "InstanceNormalization", "GroupNormalization", "Gelu", "Swish", "Erf", "Exp", "Log", "Sqrt",
+    "Div", "Pow", "Reciprocal", "Softplus", "Mish", "ReduceMean", "ReduceSum",
+}  # fmt: skip
+"""Operators that no runtime has integer kernels for: between quantised tensors they compute in float all the same."""
+
 FUSED = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
 """Operators that runtimes fold into the product whose result they take, when nothing else takes it."""
 
@@ -114,7 +120,10 @@ def count(proto: onnx.ModelProto, shapes: Mapping[str, Shape] | None = None, *, 
 
 @dataclass
 class _Tensors:
-    """What is known about the tensors of a graph: shapes, bits per element, and which are constant."""
+    """What is known about the tensors of a graph: shapes, bits per element, and which are constant.
+
+    `products` are results that what follows may finish, `zeros` known to be 0, `widened` read by float kernels alone.
+    """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     bits: dict[str, int] = field(default_factory=dict)
@@ -122,6 +131,7 @@ class _Tensors:
     quantised: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
     zeros: set[str] = field(default_factory=set)
+    widened: set[str] = field(default_factory=set)
 
     def copy(self) -> _Tensors:
         """A copy for a branch, which sees its parent's tensors."""
@@ -191,6 +201,8 @@ def _read_tensors(graph: onnx.GraphProto, tensors: _Tensors) -> None:
         if uses[node.output[0]] == 1 and (_multiplies(node) or _is_fused(node, tensors)):
             tensors.products.add(node.output[0])
     _narrow_outputs(graph, tensors)
+    wide = (node for node in graph.node if node.op_type in WIDE and node.op_type not in FUSED)
+    tensors.widened.update(name for node in wide for name in node.input)
 
 
 def _follow(node: onnx.NodeProto, tensors: _Tensors) -> None:
@@ -241,7 +253,8 @@ def _narrow_outputs(graph: onnx.GraphProto, tensors: _Tensors) -> None:
 def _is_quantised(node: onnx.NodeProto, tensors: _Tensors) -> bool:
     """Whether the node computes on narrow integers: those it reads, or those it reads dequantised."""
     operands = _operands(node)[:2]
-    return bool(operands) and all(name in tensors.quantised for name in operands)
+    narrow = bool(operands) and all(name in tensors.quantised for name in operands)
+    return narrow and node.op_type not in WIDE
 
 
 def _is_free(node: onnx.NodeProto, tensors: _Tensors) -> bool:
@@ -250,7 +263,9 @@ def _is_free(node: onnx.NodeProto, tensors: _Tensors) -> bool:
         return True
     if node.op_type == "QuantizeLinear":
         return node.input[0] in tensors.quantised
-    return node.op_type == "DequantizeLinear" or _is_fused(node, tensors)
+    if node.op_type == "DequantizeLinear":
+        return node.output[0] not in tensors.widened
+    return _is_fused(node, tensors)
 
 
 def _is_fused(node: onnx.NodeProto, tensors: _Tensors) -> bool:
@@ -348,6 +363,8 @@ def _product(node: onnx.NodeProto, tensors: _Tensors, macs: int) -> Product:
 
 
 def _dtype(node: onnx.NodeProto, tensors: _Tensors) -> str:
+    if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+        return "int8"
     if _is_quantised(node, tensors):
         return "int8"
     return "float16" if tensors.bits.get(node.input[0], 32) == 16 else "float32"

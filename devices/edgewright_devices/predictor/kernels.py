@@ -19,7 +19,10 @@ PRODUCTS = ("window", "unit", "point", "group", "depth", "vector", "matrix")
 transform), of 1x1 and other products with weights, grouped ones, depthwise ones, products of one row with weights,
 and products of two tensors of data."""
 
-OTHERS = ("pointwise", "reduce", "move")
+OTHERS = ("pointwise", "curve", "pool", "reduce", "move", "recode")
+"""The other classes: arithmetic on each value, functions with an exponential, windows that slide, means and norms,
+what only moves data, and what changes its width."""
+
 WIDTHS = ("float", "int8")
 TERMS = tuple(
     f"{width}.{term}"
@@ -35,13 +38,23 @@ leave one, `bytes` megabytes moved between a kernel and memory, `launches` kerne
 
 INDEX = {name: at for at, name in enumerate(TERMS)}
 
+CURVES = {
+    "Softmax", "LogSoftmax", "Gelu", "Swish", "Erf", "Sigmoid", "Tanh", "Exp", "Log", "Softplus", "Mish", "Elu", "Selu",
+}  # fmt: skip
+POOLS = {"AveragePool", "MaxPool", "LpPool", "LRN"}
 REDUCES = {
-    "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "Softmax", "LogSoftmax",
-    "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ArgMax", "TopK", "CumSum",
+    "GlobalAveragePool", "GlobalMaxPool", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ArgMax",
+    "TopK", "CumSum",
 }  # fmt: skip
 MOVES = {
     "Concat", "Transpose", "Slice", "Split", "Pad", "Resize", "Upsample", "Gather", "GatherElements", "GatherND",
     "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "ScatterND",
+}  # fmt: skip
+
+RECODES = {"QuantizeLinear", "DequantizeLinear", "Cast"}
+KINDS = {
+    **dict.fromkeys(CURVES, "curve"), **dict.fromkeys(POOLS, "pool"), **dict.fromkeys(REDUCES, "reduce"),
+    **dict.fromkeys(MOVES, "move"), **dict.fromkeys(RECODES, "recode"),
 }  # fmt: skip
 
 LANES = 4
@@ -52,9 +65,7 @@ def kind_of(work: Work) -> str:
     """The class of a kernel."""
     product = work.product
     if product is None:
-        if work.operator in MOVES:
-            return "move"
-        return "reduce" if work.operator in REDUCES or work.operator.startswith("Reduce") else "pointwise"
+        return KINDS.get(work.operator, "reduce" if work.operator.startswith("Reduce") else "pointwise")
     if product.groups > 1:
         return "depth" if product.taken == 1 else "group"
     if not product.constant:

@@ -1,7 +1,7 @@
 """The micro-networks of `engine calibrate`: drawn once by a seed, so that every device runs the same ones.
 
-Each is a short chain of blocks of one kind (convolutions, depthwise, grouped, dense, attention, joins), at sizes drawn
-from ranges that networks for edge devices use, in float32 and as quantise/dequantise pairs around int8.
+Each is a short chain of blocks of one kind (convolutions, depthwise, 1x1, grouped, dense, the halves of a transformer),
+at sizes drawn from ranges that networks for edge devices use, in float32 and as quantise/dequantise pairs around int8.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 SEED = 20_000
-EACH = 4
+EACH = 5
 """Networks of each kind and width of numbers."""
+
+STEP = 0.05
+"""What codes of activations are apart by."""
+
+MIDDLE = 128
+"""The code of 0 where values lie on both sides of it."""
 
 
 def write_probes(folder: Path) -> list[Path]:
@@ -37,13 +43,19 @@ def write_probes(folder: Path) -> list[Path]:
 
 
 class Chain:
-    """A graph that grows at its end; NCHW images or (1, tokens, width) sequences."""
+    """A graph that grows at its end; NCHW images or (1, tokens, width) sequences.
+
+    An int8 network has the form that quantisers write: every result rounded to 8 bits once, from 0 up where an
+    activation cut it off there, weights on a grid per output channel, biases in int32.
+    """
 
     def __init__(self, shape: Shape, rng: np.random.Generator, *, quantised: bool) -> None:
         self.shape, self.rng, self.quantised = shape, rng, quantised
-        self.taken, self.at = shape, "x"
+        self.taken = shape
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self.scales: Any = None
+        self.at = self.rounded("x")
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node; the name of what it writes."""
@@ -53,6 +65,19 @@ class Chain:
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
 
+    def settled(self, operator: str, *inputs: str, zero: int = MIDDLE, **attributes: Any) -> str:
+        """Add a node whose result has 8 bits in an int8 network; the name of what others read."""
+        return self.rounded(self.node(operator, *inputs, **attributes), zero)
+
+    def rounded(self, name: str, zero: int = MIDDLE) -> str:
+        """In an int8 network what a tensor is after 8 bits, else itself."""
+        import numpy as np
+
+        if not self.quantised:
+            return name
+        grid = (self.constant(np.float32(STEP)), self.constant(np.uint8(zero)))
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", name, *grid), *grid)
+
     def constant(self, values: Any) -> str:
         """An array of the graph's own."""
         from onnx import numpy_helper
@@ -61,56 +86,64 @@ class Chain:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def weight(self, *shape: int) -> str:
-        """Drawn weights: floats, or codes of 7 bits and the node that restores them."""
+    def weight(self, *shape: int, axis: int = 0) -> str:
+        """Drawn weights: floats, or codes of 7 bits and the node that restores them, channel by channel of `axis`."""
         import numpy as np
 
         values = self.rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(np.prod(shape[1:]) + 1))
         if not self.quantised:
             return self.constant(values)
-        scale = float(np.abs(values).max()) / 63
-        codes = self.constant(np.round(values / scale).astype(np.int8))
-        grid = (self.constant(np.float32(scale)), self.constant(np.int8(0)))
-        return self.node("DequantizeLinear", codes, *grid)
+        others = tuple(each for each in range(len(shape)) if each != axis)
+        scales = np.abs(values).max(axis=others, keepdims=True) / np.float32(63)
+        self.scales = scales.reshape(-1)
+        codes = self.constant(np.round(values / scales).astype(np.int8))
+        grid = (self.constant(self.scales), self.constant(np.zeros(shape[axis], np.int8)))
+        return self.node("DequantizeLinear", codes, *grid, axis=axis)
 
-    def rounded(self, name: str) -> str:
-        """In an int8 network what a tensor is after 8 bits, else itself."""
+    def bias(self, channels: int) -> str:
+        """Drawn biases of the convolution whose weights were drawn last, in steps of its sums."""
         import numpy as np
 
+        values = self.rng.standard_normal(channels).astype(np.float32)
         if not self.quantised:
-            return name
-        grid = (self.constant(np.float32(0.05)), self.constant(np.uint8(128)))
-        return self.node("DequantizeLinear", self.node("QuantizeLinear", name, *grid), *grid)
+            return self.constant(values)
+        steps = np.float32(STEP) * self.scales
+        codes = self.constant(np.round(values / steps).astype(np.int32))
+        grid = (self.constant(steps), self.constant(np.zeros(channels, np.int32)))
+        return self.node("DequantizeLinear", codes, *grid, axis=0)
 
     def conv(self, given: int, kernel: int = 3, stride: int = 1, *, groups: int = 1, act: str = "Relu") -> str:
         """A convolution with its activation."""
         _, taken, *size = self.shape
-        w = self.weight(given, taken // groups, kernel, kernel)
-        pads = [kernel // 2] * 4
-        self.at = self.node("Conv", self.rounded(self.at), w, strides=[stride] * 2, pads=pads, group=groups)
+        w, b = self.weight(given, taken // groups, kernel, kernel), self.bias(given)
+        found = self.node("Conv", self.at, w, b, strides=[stride] * 2, pads=[kernel // 2] * 4, group=groups)
         self.shape = (1, given, *((pixels - 1) // stride + 1 for pixels in size))
-        if act:
-            self.at = self.node(act, self.at)
+        self.at = self.settled(act, found, zero=0) if act else self.rounded(found)
         return self.at
 
     def dense(self, given: int, act: str = "") -> str:
-        """A product of the last axis with weights."""
-        self.at = self.node("MatMul", self.rounded(self.at), self.weight(self.shape[-1], given))
+        """A product of the last axis with weights, and a bias."""
+        import numpy as np
+
+        product = self.settled("MatMul", self.at, self.weight(self.shape[-1], given, axis=1))
+        offset = self.rounded(self.constant(self.rng.standard_normal(given).astype(np.float32)))
+        found = self.node("Add", product, offset)
         self.shape = (*self.shape[:-1], given)
-        if act:
-            self.at = self.node(act, self.at)
+        self.at = self.settled(act, found, zero=0) if act else self.rounded(found)
         return self.at
 
-    def add(self, other: str) -> None:
-        """The sum with an earlier tensor of the same shape."""
-        self.at = self.node("Add", self.rounded(self.at), self.rounded(other))
+    def add(self, other: str, act: str = "") -> None:
+        """The sum with an earlier tensor of the same shape, and its activation."""
+        found = self.node("Add", self.at, other)
+        self.at = self.settled(act, found, zero=0) if act else self.rounded(found)
 
     def normalise(self) -> None:
         """Layer normalisation over the last axis."""
         import numpy as np
 
         width = np.ones(self.shape[-1], np.float32)
-        self.at = self.node("LayerNormalization", self.at, self.constant(width), self.constant(0 * width), axis=-1)
+        constants = (self.constant(width), self.constant(0 * width))
+        self.at = self.settled("LayerNormalization", self.at, *constants, axis=-1)
 
     def model(self) -> onnx.ModelProto:
         """The finished network."""
@@ -128,29 +161,43 @@ def _pick(rng: np.random.Generator, options: Sequence[int]) -> int:
 
 def convolutions(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
     """Windows of 3 and 5, some at stride 2, and a sum."""
-    channels, size = _pick(rng, (16, 32, 64, 96, 128)), _pick(rng, (8, 16, 32, 56))
+    channels, size = _pick(rng, (16, 24, 32, 64, 96, 128)), _pick(rng, (8, 14, 16, 28, 32, 56))
     net = Chain((1, 3, 2 * size, 2 * size), rng, quantised=quantised)
     before = net.conv(channels, _pick(rng, (3, 7)), 2)
     for _ in range(_pick(rng, (1, 2, 3))):
         net.conv(channels)
         net.conv(channels, act="")
-        net.add(before)
-        before = net.at = net.node("Relu", net.at)
+        net.add(before, "Relu")
+        before = net.at
     net.conv(2 * channels, _pick(rng, (3, 5)), 2)
     return net.model()
 
 
 def separable(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
-    """Depthwise convolutions between ones of 1x1, as phones' networks have them."""
+    """Depthwise convolutions between ones of 1x1, as phones' networks have them; the first may halve the image."""
     channels = _pick(rng, (16, 24, 40, 80, 112))
     size = _pick(rng, [pixels for pixels in (7, 14, 28, 56) if pixels * channels < 1500])
-    net = Chain((1, channels, size, size), rng, quantised=quantised)
+    net = Chain((1, 3, size, size), rng, quantised=quantised)
+    net.conv(channels)
     for _ in range(_pick(rng, (2, 3, 5))):
         before, inner = net.at, channels * _pick(rng, (2, 3, 6))
         net.conv(inner, 1)
         net.conv(inner, _pick(rng, (3, 5)), groups=inner)
         net.conv(channels, 1, act="")
         net.add(before)
+    net.conv(channels, 3, 2, groups=channels)
+    return net.model()
+
+
+def points(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
+    """Convolutions of 1x1 and of 3x3 at stride 2 alone: few channels or many, few pixels or many."""
+    size = _pick(rng, (7, 14, 28, 56))
+    widths = [width for width in (16, 32, 64, 128, 256, 512) if width * size < 4000]
+    net = Chain((1, _pick(rng, widths), size, size), rng, quantised=quantised)
+    for _ in range(_pick(rng, (2, 4))):
+        net.conv(_pick(rng, widths), 1)
+    net.conv(_pick(rng, widths), 3, 2)
+    net.conv(_pick(rng, widths), 1)
     return net.model()
 
 
@@ -160,11 +207,12 @@ def grouped(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
     net = Chain((1, channels, size, size), rng, quantised=quantised)
     first = net.conv(channels, 3, groups=_pick(rng, (2, 4, 8)))
     net.conv(channels, 1)
-    net.at = net.node("Concat", net.rounded(first), net.rounded(net.at), axis=1)
+    net.at = net.settled("Concat", first, net.at, zero=0, axis=1)
     net.shape = (1, 2 * channels, size, size)
     net.conv(channels, 1)
-    net.at = net.node("MaxPool", net.rounded(net.at), kernel_shape=[3, 3], pads=[1] * 4, strides=[1, 1])
-    net.at = net.node("Flatten", net.node("GlobalAveragePool", net.rounded(net.at)))
+    net.at = net.settled("MaxPool", net.at, zero=0, kernel_shape=[3, 3], pads=[1] * 4, strides=[1, 1])
+    net.at = net.settled("GlobalAveragePool", net.at)
+    net.at = net.settled("Flatten", net.at)
     net.shape = (1, channels)
     net.dense(_pick(rng, (10, 100, 1000)))
     return net.model()
@@ -172,30 +220,36 @@ def grouped(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
 
 def perceptron(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
     """Products with large matrices, for one row or many."""
-    width, tokens = _pick(rng, (128, 256, 512)), _pick(rng, (1, 16, 64, 196))
+    width, tokens = _pick(rng, (64, 128, 192, 256, 384, 512)), _pick(rng, (1, 16, 64, 196))
     net = Chain((1, tokens, width), rng, quantised=quantised)
     for _ in range(_pick(rng, (1, 2, 4))):
         before = net.at
         net.dense(width * _pick(rng, (2, 4)), "Relu")
         net.dense(width)
         net.add(before)
+    return net.model()
+
+
+def mixer(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
+    """The second half of a transformer's block, over and over: layer normalisation, GELU, two products."""
+    width, tokens = _pick(rng, (64, 128, 192, 256)), _pick(rng, (16, 49, 64, 128, 196))
+    net = Chain((1, tokens, width), rng, quantised=quantised)
+    for _ in range(_pick(rng, (1, 2, 3))):
+        before = net.at
         net.normalise()
+        net.dense(width * _pick(rng, (1, 2, 4)))
+        net.at = gelu(net)
+        net.dense(width)
+        net.add(before)
     return net.model()
 
 
 def attention(rng: np.random.Generator, quantised: bool) -> onnx.ModelProto:
-    """Blocks of a vision transformer."""
-    heads, each, tokens = _pick(rng, (2, 3, 4, 6)), _pick(rng, (32, 64)), _pick(rng, (16, 64, 128, 197))
-    width = heads * each
-    net = Chain((1, tokens, width), rng, quantised=quantised)
+    """The first half of a transformer's block: few or many heads and tokens."""
+    heads, each, tokens = _pick(rng, (2, 3, 4, 6, 8)), _pick(rng, (16, 32, 64)), _pick(rng, (16, 64, 100, 128, 197))
+    net = Chain((1, tokens, heads * each), rng, quantised=quantised)
     for _ in range(_pick(rng, (1, 2))):
         attend(net, heads, each)
-        before = net.at
-        net.normalise()
-        net.dense(4 * width)
-        net.at = gelu(net)
-        net.dense(width)
-        net.add(before)
     return net.model()
 
 
@@ -209,12 +263,12 @@ def attend(net: Chain, heads: int, each: int) -> None:
     for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)):
         net.at, net.shape = start, (1, tokens, width)
         split = net.constant(np.array([1, tokens, heads, each], np.int64))
-        parts.append(net.node("Transpose", net.node("Reshape", net.dense(width), split), perm=list(perm)))
-    scores = net.node("MatMul", net.rounded(parts[0]), net.rounded(parts[1]))
-    scores = net.node("Mul", scores, net.constant(np.float32(each**-0.5)))
-    mixed = net.node("MatMul", net.rounded(net.node("Softmax", scores, axis=-1)), net.rounded(parts[2]))
+        parts.append(net.settled("Transpose", net.settled("Reshape", net.dense(width), split), perm=list(perm)))
+    scale = net.rounded(net.constant(np.float32(each**-0.5)))
+    scores = net.settled("Mul", net.settled("MatMul", parts[0], parts[1]), scale)
+    mixed = net.settled("MatMul", net.settled("Softmax", scores, zero=0, axis=-1), parts[2])
     whole = net.constant(np.array([1, tokens, width], np.int64))
-    net.at = net.node("Reshape", net.node("Transpose", mixed, perm=[0, 2, 1, 3]), whole)
+    net.at = net.settled("Reshape", net.settled("Transpose", mixed, perm=[0, 2, 1, 3]), whole)
     net.shape = (1, tokens, width)
     net.dense(width)
     net.add(before)
@@ -226,7 +280,9 @@ def gelu(net: Chain) -> str:
 
     half, root, one = (net.constant(np.float32(value)) for value in (0.5, 2**0.5, 1.0))
     inner = net.node("Add", net.node("Erf", net.node("Div", net.at, root)), one)
-    return net.node("Mul", net.node("Mul", net.at, inner), half)
+    return net.settled("Mul", net.node("Mul", net.at, inner), half)
 
 
-KINDS: Sequence[Callable[[Any, bool], Any]] = (convolutions, separable, grouped, perceptron, attention)
+KINDS: Sequence[Callable[[Any, bool], Any]] = (
+    convolutions, separable, points, grouped, perceptron, mixer, attention,
+)  # fmt: skip
