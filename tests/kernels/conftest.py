@@ -68,7 +68,7 @@ class Built:
             self.function(*pointers, ctypes.c_int32(begin), ctypes.c_int32(end))
         assert all(buffer.intact() for buffer in buffers.values())
         for name, buffer in inputs.items():
-            assert np.array_equal(buffer.array, values[name].ravel()), f"{name} was written to"
+            assert buffer.array.tobytes() == values[name].astype(buffer.array.dtype).tobytes(), f"{name} was written to"
         return {name: buffer.array.copy() for name, buffer in buffers.items() if name not in inputs}
 
 

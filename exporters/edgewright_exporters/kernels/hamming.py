@@ -1,6 +1,6 @@
 """Products of queries and keys of which only signs are left: bits, compared four or eight at a time and counted.
 
-    y[b, h, t, s] = factor * sum_i sign(q[t, i] - q_bounds[h, i]) * sign(k[s, i] - k_bounds[h, i])
+    y[b, h, t, s] = scale[h] * sum_i sign(q[t, i] - q_bounds[h, i]) * sign(k[s, i] - k_bounds[h, i])
 
 with sign(0) = -1, as `Where(Greater(x, bound), 1, -1)` has it. The sum is size - 2 * (number of bits that differ). The
 lanes of a vector are keys, a byte of each. Where an instruction counts the bits of bytes (ARM, see `Isa.counts`), it
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from edgewright_exporters.kernels import epilogue
 from edgewright_exporters.kernels.codebook import LOOKUPS
@@ -57,7 +58,6 @@ class HammingCase:
     size: int
     q: tuple[int, int, int, int, int]
     k: tuple[int, int, int, int, int]
-    factor: float = 1.0
 
 
 def tiles(case: HammingCase, isa: Isa) -> Sequence[Tile]:
@@ -73,24 +73,27 @@ def items(case: HammingCase, tile: Tile, isa: Isa) -> int:
     return case.batch * case.heads * plan.blocks.count * plan.rows.count
 
 
-def pack(case: HammingCase, tile: Tile, isa: Isa, *, q_bounds: Array, k_bounds: Array) -> tuple[Array, ...]:
-    """Bounds [heads, size] float32 as they are, and where bits are looked up, all tables of 16 bytes."""
-    bounds = tuple(np.ascontiguousarray(each, np.float32).ravel() for each in (q_bounds, k_bounds))
+def pack(
+    case: HammingCase, tile: Tile, isa: Isa, *, q_bounds: Array, k_bounds: Array, scale: Array
+) -> tuple[Array, ...]:
+    """Bounds [heads, size] and scale [heads] float32 as they are, and where bits are looked up, all tables."""
+    given = tuple(np.ascontiguousarray(each, np.float32).ravel() for each in (q_bounds, k_bounds, scale))
     if isa.counts:
-        return bounds
+        return given
     numbers = np.arange(16, dtype=np.uint8)
     differ = np.unpackbits((numbers[:, None] ^ numbers)[..., None], axis=-1).sum(-1, dtype=np.int8)
-    return *bounds, (4 - 2 * differ).astype(np.int8).ravel()
+    return *given, (4 - 2 * differ).astype(np.int8).ravel()
 
 
 def arguments(case: HammingCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
-    """The pointers that the kernel takes, in order: Q, K, bounds of Q, bounds of K, [tables], Y."""
+    """The pointers that the kernel takes, in order: Q, K, bounds of Q, bounds of K, scale, [tables], Y."""
     width = case.heads * case.size
     return (
         Argument("q", "float32", case.q[0]),
         Argument("k", "float32", case.k[0]),
         Argument("q_bounds", "float32", width),
         Argument("k_bounds", "float32", width),
+        Argument("scale", "float32", case.heads),
         *(() if isa.counts else (Argument("tables", "int8", 256),)),
         Argument("y", "float32", case.batch * case.heads * case.queries * case.keys),
     )
@@ -386,21 +389,22 @@ def _write(kernel: _Kernel, spot: _Spot, part: _Part, *, at: int, value: Any) ->
     row, vector, key = at // (part.vectors * width), at // width % part.vectors, at % width
     if key >= case.keys:
         return
-    if case.factor != 1.0:
-        value = value * builder.splat(case.factor, lanes, "float32")
+    value = value * builder.splat(kernel.buffers["scale"][spot.head % case.heads], lanes)
     first = (spot.head * case.queries + spot.row + part.row + row) * case.keys
     to = first + plan.start(spot.first + part.first + vector) + key
     epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=min(lanes, case.keys - key))
 
 
-def reference(case: HammingCase, *, q: Array, k: Array, q_bounds: Array, k_bounds: Array) -> npt.NDArray[np.float32]:
+def reference(
+    case: HammingCase, *, q: Array, k: Array, q_bounds: Array, k_bounds: Array, scale: Array
+) -> npt.NDArray[np.float32]:
     """What the kernel computes, from the whole arrays: [batch, heads, queries, keys]."""
 
     def signs(array: Array, about: Sequence[int], tokens: int, bounds: Array) -> npt.NDArray[np.int64]:
         _, offset, *strides = about
         shape = (case.batch, case.heads, tokens, case.size)
-        rows = np.lib.stride_tricks.as_strided(array.ravel()[offset:], shape, [4 * each for each in (*strides, 1)])
+        rows = as_strided(array.ravel()[offset:], shape, [array.itemsize * each for each in (*strides, 1)])
         return np.where(rows > bounds.reshape(case.heads, 1, case.size), 1, -1)
 
     products = signs(q, case.q, case.queries, q_bounds) @ signs(k, case.k, case.keys, k_bounds).swapaxes(-1, -2)
-    return products.astype(np.float32) * np.float32(case.factor)
+    return products.astype(np.float32) * scale.reshape(case.heads, 1, 1)

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from edgewright_exporters.onnx_kernels.attentions import attentions
 from edgewright_exporters.onnx_kernels.blocks import Blocks
 from edgewright_exporters.onnx_kernels.convs import convs
+from edgewright_exporters.onnx_kernels.hammings import hammings
 from edgewright_exporters.onnx_kernels.layouts import laid_out
 from edgewright_exporters.onnx_kernels.match import Match
 from edgewright_exporters.onnx_kernels.moves import Moved
@@ -23,7 +24,7 @@ from edgewright_exporters.onnx_kernels.qproducts import qproducts
 from edgewright_exporters.onnx_kernels.reshapes import without_reshapes
 from edgewright_exporters.onnx_kernels.wiring import Wiring, is_standard, read_by
 
-PATTERNS = (attentions, products, qproducts, convs, qconvs, pools)
+PATTERNS = (attentions, hammings, products, qproducts, convs, qconvs, pools)
 """What finds kernels in a graph, each by itself; `norms` comes after them, for it adds what none of them has added."""
 
 

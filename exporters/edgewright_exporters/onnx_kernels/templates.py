@@ -18,6 +18,7 @@ CASES = {
     "conv": "ConvCase",
     "depthwise": "DepthwiseCase",
     "gemm": "GemmCase",
+    "hamming": "HammingCase",
     "norm": "NormCase",
     "pool": "PoolCase",
     "qconv": "QConvCase",
