@@ -110,17 +110,29 @@ def _others(found: Measured) -> tuple[Measurement, ...]:
 
 def judge_outputs(bench: Bench, split: str, original: Arrays, outputs: Arrays) -> tuple[Measurement, Measurement]:
     """The metric of `outputs`, and by how much it is worse than the original's, with the paired interval."""
-    task, labels = bench.task, bench.labels(split)
-    where = {"split": split, "full_scale": task.metric.full_scale}
-    if task.synthetic:
+    if bench.task.synthetic:
         reason = "no task was given; see agreement with the original on seeded inputs"
         return unknown("accuracy", "%", reason), unknown("drop", "%", "no task was given")
-    value, base = task.judge(outputs, labels), task.judge(original, labels)
-    n = task.size(split)
-    metric = Measurement(task.metric.name, value, task.metric.unit, n, instrument=f"{split} split", conditions=where)
-    worse = base - value if task.metric.direction == "higher" else value - base
-    interval = _drop_interval(task, original, outputs, labels, bench.recipe.seed)
-    return metric, Measurement("drop", worse, task.metric.unit, n, interval, "paired", conditions=where)
+    labels = bench.labels(split)
+    metric = metric_of(bench.task, split, outputs, labels)
+    return metric, drop_of(bench.task, split, (original, outputs), labels, bench.recipe.seed)
+
+
+def metric_of(task: Task, split: str, outputs: Arrays, labels: Any) -> Measurement:
+    """The task's metric over a split."""
+    n, unit = task.size(split), task.metric.unit
+    where = {"split": split, "full_scale": task.metric.full_scale}
+    value = task.judge(outputs, labels)
+    return Measurement(task.metric.name, value, unit, n, instrument=f"{split} split", conditions=where)
+
+
+def drop_of(task: Task, split: str, pair: tuple[Arrays, Arrays], labels: Any, seed: int) -> Measurement:
+    """By how much the second outputs of a pair are worse than the first, with the paired interval."""
+    first, second = (task.judge(each, labels) for each in pair)
+    worse = first - second if task.metric.direction == "higher" else second - first
+    interval = _drop_interval(task, *pair, labels, seed)
+    where = {"split": split, "full_scale": task.metric.full_scale}
+    return Measurement("drop", worse, task.metric.unit, task.size(split), interval, "paired", conditions=where)
 
 
 def _drop_interval(task: Task, original: Arrays, outputs: Arrays, labels: Any, seed: int) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
         for name in original.latency
         if name in shipped.latency
     ]
-    found.append(Row(original.metric.quantity, original.metric, shipped.metric, _signed_drop(shipped.drop)))
+    found.append(Row(original.metric.quantity, original.metric, shipped.metric, signed_drop(shipped.drop)))
     found.append(Row("size", original.size, shipped.size, _times_smaller(original.size, shipped.size)))
     found.append(Row("energy", original.energy, shipped.energy, shipped.saving))
     by_name = {m.quantity: m for m in original.others}
@@ -143,7 +143,7 @@ def _candidate(candidate: Candidate, raced: Raced, evidence: Evidence | None) ->
     }
 
 
-def _signed_drop(drop: Measurement) -> Measurement | None:
+def signed_drop(drop: Measurement) -> Measurement | None:
     """The change of the metric as people read it: negative when it was lost."""
     if drop.value is None:
         return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgewright.cli.console import (
     Console,
     device_target_option,
+    meter_option,
     model_options,
     on_option,
     open_environment,
@@ -18,12 +19,24 @@ from edgewright.cli.console import (
     shared_options,
 )
 
+if TYPE_CHECKING:
+    from edgewright.verbs.comparing import Comparison
+
 
 @click.command("compare")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
-@click.option("--fail-if", multiple=True, metavar='"latency>+3%"', help="Exit 3 when so; latency, size or memory.")
+@click.argument("first", metavar="OLD")
+@click.argument("second", metavar="NEW")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar='"latency>+3%"',
+    help="Exit 3 when so, at every point of the interval: latency, energy, memory, size, accuracy.",
+)
+@click.option("--strict", is_flag=True, help="Exit 3 for a condition that noise leaves undecided, too.")
+@click.option("--junit", metavar="FILE.xml", help="Write a JUnit file: a test case per --fail-if.")
+@click.option("--summary", metavar="FILE.md|github", help="Write Markdown; github adds it to $GITHUB_STEP_SUMMARY.")
 @preset_option
+@meter_option
 @on_option
 @device_target_option
 @model_options
@@ -33,42 +46,43 @@ def command(
     second: str,
     *,
     fail_if: tuple[str, ...],
+    strict: bool,
+    junit: str | None,
+    summary: str | None,
     as_json: bool,
     no_plugin: tuple[str, ...],
     cache: str | None,
     **given: Any,
 ) -> int:
-    """Measure two bundles or models against each other, in turns; B is judged against A."""
-    from edgewright.tables import amount, describe_device, table
-    from edgewright.verbs.comparing import compare, parse_condition
+    """Measure two bundles or models against each other, in turns; NEW is judged against OLD.
+
+    A condition fails when the whole 95 % interval lies beyond it, holds when none of it does, and is undecided
+    in between.
+    """
+    from edgewright.verbs.announcing import announcer, verdict
+    from edgewright.verbs.comparing import compare
+    from edgewright.verbs.judging import parse_condition
 
     conditions = [parse_condition(text) for text in fail_if]
+    announce = announcer(junit, summary, conditions)
     console = Console(quiet=as_json)
-    found = compare(
-        (first, second),
-        conditions,
-        request_from(**given),
-        open_environment(console, no_plugin, cache),
-    )
+    found = compare((first, second), conditions, request_from(**given), open_environment(console, no_plugin, cache))
+    announce((first, second), found)
     if as_json:
-        print_json(
-            "comparison",
-            {"first": first, "second": second, **vars(found)},
-        )
-        return 3 if found.failed else 0
-    console.say("")
+        print_json("comparison", {"first": first, "second": second, **vars(found), "failed": found.failed})
+    else:
+        console.say("")
+        _show(found)
+    return 3 if verdict(found, strict=strict) else 0
+
+
+def _show(found: Comparison) -> None:
+    from edgewright.tables import describe_device, table
+    from edgewright.verbs.announcing import HEADER, cells
+
     click.echo(f"on {describe_device(found.device)}")
-    click.echo(table(("", "A", "B", "B against A"), [_line(row, found.changes, amount) for row in found.rows]))
-    for text in (*found.notes, *(f"failed: {text}" for text in found.failed)):
-        click.echo(text)
-    return 3 if found.failed else 0
-
-
-def _line(row: Any, changes: Any, amount: Any) -> tuple[str, str, str, str]:
-    cells = [amount(m.value, m.unit) if m.value is not None else "-" for m in (row.original, row.candidate)]
-    name = "latency" if row.quantity == "latency p50" else row.quantity
-    low, high = changes.get(name, (None, None))
-    if low is None:
-        return row.quantity, cells[0], cells[1], ""
-    change = f"{low:+.1%}" if low == high else f"{low:+.1%} to {high:+.1%}"
-    return row.quantity, cells[0], cells[1], change
+    click.echo(table(HEADER, [cells(row, found) for row in found.rows]))
+    for note in found.notes:
+        click.echo(note)
+    for each in found.judged:
+        click.echo(f"{each.outcome}: {each.condition} ({each.sentence})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,54 +9,41 @@ from dataclasses import dataclass
 from edgewright import measure
 from edgewright.agent import LOCAL
 from edgewright.environment import Environment
-from edgewright.errors import RecipeError, suggest
+from edgewright.errors import RecipeError
+from edgewright.metering import metered, with_energy
 from edgewright.pipeline import open_agent
-from edgewright.recipe import Request
+from edgewright.recipe import Request, meters_of
 from edgewright.targets import unlike
 from edgewright.timings import Measured
 from edgewright.types import Device, Measurement, Row
-from edgewright.verbs.subject import open_subject, target_at
+from edgewright.verbs.judging import FAILED, Condition, Interval, Judged, judge
+from edgewright.verbs.scoring import ACCURACY, score
+from edgewright.verbs.subject import Subject, open_subject, target_at
 
-QUANTITIES = ("latency", "size", "memory")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """`latency>+3%`: fails when the second is more than 3 % above the first, at every point of the interval."""
-
-    text: str
-    quantity: str
-    above: bool
-    change: float
-
-    def fails(self, change: tuple[float, float]) -> bool:
-        """Whether the whole interval of the relative change lies on the wrong side."""
-        low, high = change
-        return low > self.change if self.above else high < self.change
+FIRST, SECOND = "first", "second"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two subjects side by side, the relative change of each quantity (second / first - 1), and what failed.
+    """Two subjects side by side, the relative change of each quantity (second / first - 1), and what was judged.
 
     `notes` say how the `device` differs from the target that was named.
     """
 
     device: Device
     rows: tuple[Row, ...]
-    changes: Mapping[str, tuple[float, float]]
-    failed: tuple[str, ...]
+    changes: Mapping[str, Interval]
+    judged: tuple[Judged, ...]
     notes: tuple[str, ...] = ()
 
+    def having(self, outcome: str) -> tuple[str, ...]:
+        """The conditions with this outcome, as they were written."""
+        return tuple(each.condition for each in self.judged if each.outcome == outcome)
 
-def parse_condition(text: str) -> Condition:
-    """Raises: RecipeError with an example that works."""
-    match = re.fullmatch(r"\s*(\w+)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)%\s*", text)
-    if not match:
-        raise RecipeError(f'--fail-if {text!r} is no condition; write "latency>+3%"')
-    if match[1] not in QUANTITIES:
-        raise RecipeError(f"--fail-if {text!r}: no quantity {match[1]!r}; {suggest(match[1], QUANTITIES)}")
-    return Condition(text, match[1], match[2] == ">", float(match[3]) / 100)
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The conditions that failed."""
+        return self.having(FAILED)
 
 
 def compare(
@@ -66,46 +52,71 @@ def compare(
     request: Request,
     env: Environment,
 ) -> Comparison:
-    """Raises: BundleError, ModelError, DeviceError."""
-    names = ("first", "second")
+    """Raises: BundleError, ModelError, TaskError, DeviceError; RecipeError for accuracy without a task."""
+    for each in conditions:
+        if each.quantity == ACCURACY and not request.task:
+            raise RecipeError(f"--fail-if {each.text!r} needs examples; give them with --task")
+    preset = measure.find_preset(request.preset or "default")
     with ExitStack() as stack:
         agent = open_agent(request.on or LOCAL, env, stack)
         target = target_at(agent, request, env)
         subjects = [open_subject(source, request, target, agent, env) for source in sources]
+        accuracy = score(agent, subjects, request, env)
         candidates = {
             name: measure.Candidate(subject.bundle.path, {"runtimes": subject.runtimes})
-            for name, subject in zip(names, subjects, strict=True)
+            for name, subject in zip((FIRST, SECOND), subjects, strict=True)
         }
         stack.enter_context(measure.device_lock(env.store.folder("locks"), agent.address, env.progress))
-        preset = measure.find_preset(request.preset or "default")
-        seed = request.seed or 0
-        found = measure.compare(agent, candidates, preset, reference="first", seed=seed, progress=env.progress)
-    sizes = [Measurement("size", s.bundle.size, "B", 1, instrument="file size") for s in subjects]
-    rows = _rows(found["first"], found["second"], sizes)
-    changes = _changes(found["second"].ratio, rows)
-    failed = tuple(c.text for c in conditions if c.quantity in changes and c.fails(changes[c.quantity]))
-    differs = unlike(target, agent.device(), env.registry) if request.target else ""
-    return Comparison(agent.device(), rows, changes, failed, tuple(filter(None, [differs])))
+        with metered(agent, meters_of(request, target, env.registry), env.registry) as meter:
+            found = measure.compare(
+                agent, candidates, preset, reference=FIRST, seed=request.seed or 0, progress=env.progress, meter=meter
+            )
+        found = with_energy(found, meter, FIRST)
+        device = agent.device()
+    rows = (*_rows(found[FIRST], found[SECOND]), _sizes(subjects), *accuracy)
+    changes = {name_of(row): change for row in rows for change in [_change(row)] if change}
+    reasons = {name_of(row): row.candidate.reason or row.original.reason for row in rows}
+    differs = unlike(target, device, env.registry) if request.target else ""
+    return Comparison(device, rows, changes, judge(conditions, changes, reasons), tuple(filter(None, [differs])))
 
 
-def _rows(first: Measured, second: Measured, sizes: Sequence[Measurement]) -> tuple[Row, ...]:
+def _rows(first: Measured, second: Measured) -> tuple[Row, ...]:
     compared = second.ratio.conditions.get("of", "p50") if second.ratio else "p50"
     latency = [
         Row(f"latency {name}", first.latency[name], second.latency[name], second.ratio if name == compared else None)
         for name in first.latency
         if name in second.latency
     ]
-    return (*latency, Row("size", sizes[0], sizes[1]), Row("memory", first.memory, second.memory))
+    assert first.energy is not None
+    assert second.energy is not None
+    return (
+        *latency,
+        Row("energy", first.energy.total, second.energy.total, second.energy.ratio),
+        Row("memory", first.memory, second.memory),
+    )
 
 
-def _changes(ratio: Measurement | None, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """Second / first - 1 with its interval; a file's size and a peak have none."""
-    changes: dict[str, tuple[float, float]] = {}
-    for row in rows:
-        if row.quantity in ("size", "memory") and row.original.value and row.candidate.value:
-            change = row.candidate.value / row.original.value - 1
-            changes[row.quantity] = (change, change)
+def _sizes(subjects: Sequence[Subject]) -> Row:
+    sizes = [Measurement("size", subject.bundle.size, "B", 1, instrument="file size") for subject in subjects]
+    return Row("size", *sizes)
+
+
+def name_of(row: Row) -> str:
+    """What conditions call it; the one statistic of latency with a ratio counts."""
+    name = row.quantity.split()[0]
+    return row.quantity if name == "latency" and row.ratio is None else name
+
+
+def _change(row: Row) -> Interval | None:
+    """Second / first - 1 with its interval, which a file's size and a peak have none of; of accuracy full scales."""
+    ratio, first, second = row.ratio, row.original.value, row.candidate.value
+    if ratio and ratio.quantity == "change" and ratio.value is not None:
+        scale = row.original.conditions["full_scale"]
+        low, high = ratio.interval or (ratio.value, ratio.value)
+        return low / scale, high / scale
     if ratio and ratio.value:
         low, high = ratio.interval or (ratio.value, ratio.value)
-        changes["latency"] = (1 / high - 1, 1 / low - 1)
-    return changes
+        return 1 / high - 1, 1 / low - 1
+    if name_of(row) in ("size", "memory") and first and second:
+        return second / first - 1, second / first - 1
+    return None
