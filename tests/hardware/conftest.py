@@ -13,8 +13,8 @@ from edgewright.ortheader import headers_place
 from emulated import Served
 from served import adb_device, ssh_device
 from small import small_bundle
-from systems import BULLSEYE, TRIXIE, Installed, System, installed
-from userland import Userland, make_userland
+from systems import BULLSEYE, TRIXIE, Installed, System, installed, runtimes
+from userland import Userland
 
 
 def cache() -> Path:
@@ -22,10 +22,10 @@ def cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def userland() -> Userland:
-    """An aarch64 system, kept in the user's cache."""
+def userland(trixie: Installed) -> Userland:
+    """An aarch64 system with a choice of runtimes."""
     try:
-        return make_userland(cache())
+        return runtimes(trixie, cache())
     except RefusedError as refusal:
         pytest.skip(str(refusal))
 

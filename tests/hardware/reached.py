@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgewright.agent import Agent, start_agent
+from edgewright.errors import DeviceError
 from edgewright.protocols import Connection, Link
 from edgewright_devices import adb
 from edgewright_devices.adb import ADB
@@ -18,8 +19,8 @@ from edgewright_devices.ssh import SSH
 from emulated import Served
 
 CONNECTIONS: Mapping[str, Connection] = {"ssh": SSH, "adb": ADB}
-OURS = ("agent-", "sleep 98", "tar -xmf")
-"""Words in the commands of what we run on a device."""
+OURS = ("sleep 98", "tar -xmf")
+"""Words in the commands of what we run on a device beside the agent."""
 
 
 @contextmanager
@@ -87,8 +88,21 @@ class Reached:
         """Let go of the agent, whatever has become of it. What we ran there ends then."""
         self._started.close()
         self._agent = None
+        self._gone("agent-")
+
+    def recover(self) -> None:
+        """An agent answers: the same one where nothing has happened to it, else another. Nothing else of ours runs."""
+        try:
+            self.agent.ask("ping")
+        except DeviceError:
+            self.end_agent()
+            self.agent.ask("ping")
         for word in OURS:
-            assert soon(lambda word=word: not self.running(word)), word
+            self._gone(word)
+        assert soon(lambda: len(self.running(".pyz")) == 1)
+
+    def _gone(self, word: str) -> None:
+        assert soon(lambda: not self.running(word)), word
 
     def cut(self) -> None:
         """The connection breaks: what serves it on the device dies, or adb hangs up."""
@@ -103,6 +117,7 @@ class Reached:
         if self.address.startswith("adb"):
             self._tell_adb("connect")
             assert soon(lambda: adb.attached().get(self.address[6:]) == "device")
+        self._gone("agent-")
 
     def close(self) -> None:
         """Let go of the device."""

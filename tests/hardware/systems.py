@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import userland
-from userland import install, kept, locked, make_root, make_site
+from userland import Userland, install, kept, locked, make_root, make_site
 
 TOOLS = {
     **userland.TOOLS,
@@ -41,6 +43,18 @@ class System:
 
 COMMON = ("base-files", "libc-bin", "dash", "coreutils", "tar", "grep", "sed", "findutils", "procps", "util-linux")
 RUN = ("libstdc++6", "libgomp1", "python3", "openssh-server")
+TVM = (
+    "numpy==2.2.6",
+    "apache-tvm==0.27.0.post1",
+    "apache-tvm-ffi==0.1.14.post0",
+    "ml-dtypes==0.5.4",
+    "typing-extensions==4.15.0",
+)
+"""What it needs from Python's index to run a model, and no more."""
+
+NOT_FOR_DEVICES = ("tvm/lib/libtvm_compiler.so", "tvm/lib/libtvm_runtime_cuda.so")
+"""What is left out: TVM's compiler, 240 MB, and a runtime for processors that the boards lack."""
+
 TRIXIE = System("trixie", "3.13", (*COMMON, *RUN, "adbd"), ("numpy==2.2.6", "onnxruntime==1.23.2"))
 BULLSEYE = System("bullseye", "3.9", (*COMMON, *RUN), ("numpy==2.0.2", "onnxruntime==1.19.2"))
 
@@ -57,12 +71,25 @@ class Installed:
 
 def installed(system: System, cache: Path) -> Installed:
     """The system, made in `cache` where it is not there yet. Raises: RefusedError with the reason why it cannot be."""
-    install(TOOLS)
-    with locked(cache):
-        root = kept(cache, f"served-{system.suite}", system.packages, lambda place: _make_root(system, place))
-        site = kept(cache, f"served-site-{system.suite}", system.wheels, lambda place: _make_site(system, place))
-        pycache = kept(cache, f"served-pycache-{system.suite}", system.wheels, _make_pycache)
-    return Installed(system, root, site, pycache)
+    with locked(cache, "tools"):
+        install(TOOLS)
+    name = system.suite
+    with ThreadPoolExecutor() as pool:
+        root = pool.submit(kept, cache, f"root-{name}", system.packages, partial(_make_root, system))
+        site = pool.submit(kept, cache, f"site-{name}", system.wheels, partial(_make_site, system))
+        pycache = pool.submit(kept, cache, f"pycache-{name}", system.wheels, _make_pycache)
+        return Installed(system, root.result(), site.result(), pycache.result())
+
+
+def runtimes(system: Installed, cache: Path) -> Userland:
+    """The same system with one runtime or the other. Raises: RefusedError as `installed` does."""
+    tvm = kept(cache, "site-tvm", TVM, partial(_make_tvm, system.system))
+    pycache = kept(cache, "pycache-tvm", TVM, _make_pycache)
+    found = Userland(
+        system.root, {"onnxruntime": system.site, "tvm": tvm}, {"onnxruntime": system.pycache, "tvm": pycache}
+    )
+    found.check()
+    return found
 
 
 def _make_root(system: System, place: Path) -> None:
@@ -75,6 +102,12 @@ def _make_root(system: System, place: Path) -> None:
 
 def _make_site(system: System, place: Path) -> None:
     make_site(place, system.python, system.wheels)
+
+
+def _make_tvm(system: System, place: Path) -> None:
+    make_site(place, system.python, TVM)
+    for name in NOT_FOR_DEVICES:
+        (place / name).unlink(missing_ok=True)
 
 
 def _make_pycache(place: Path) -> None:

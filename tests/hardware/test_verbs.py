@@ -23,13 +23,6 @@ pytestmark = [pytest.mark.hardware, pytest.mark.slow]
 Reach = Callable[[Served], str]
 
 
-@pytest.fixture(params=["board", "phone"])
-def device(request: pytest.FixtureRequest, reach: Reach) -> Served:
-    found: Served = request.getfixturevalue(request.param)
-    reach(found)
-    return found
-
-
 def told(*words: str) -> Mapping[str, Any]:
     """The document of a command that went well."""
     done = engine(*words, "--json")
@@ -58,9 +51,9 @@ def test_a_target_that_the_device_is_not_quite_is_told_once(
     assert "is aarch64, but the target cpu is x86_64" in done.stderr
 
 
-def test_compare(device: Served, bundle: Path, tmp_path: Path) -> None:
+def test_compare(board: Served, reach: Reach, bundle: Path, tmp_path: Path) -> None:
     model, _ = write_small(tmp_path)
-    where = ("--on", device.address, "--preset", "quick", "--cache", str(tmp_path / "cache"))
+    where = ("--on", reach(board), "--preset", "quick", "--cache", str(tmp_path / "cache"))
     found = told("compare", str(model), str(bundle), *where)
     assert found["device"]["emulated"]
     latency = [row for row in found["rows"] if row["quantity"].startswith("latency")]
@@ -69,11 +62,11 @@ def test_compare(device: Served, bundle: Path, tmp_path: Path) -> None:
     assert low <= high
 
 
-def test_stress(device: Served, tmp_path: Path) -> None:
+def test_stress(phone: Served, reach: Reach, tmp_path: Path) -> None:
     gated = pack(tmp_path, chain(THRESHOLD))
     np.savez(tmp_path / "data.npz", image=IMAGES)
     about = ("--task", str(tmp_path / "data.npz"), "--examples", "4", "--queries", "8", "--deadline", "60s")
-    done = engine("stress", str(gated), *about, "--on", device.address, "--cache", str(tmp_path / "cache"), "--json")
+    done = engine("stress", str(gated), *about, "--on", reach(phone), "--cache", str(tmp_path / "cache"), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     cases = {case["name"]: case for case in found["cases"]}
@@ -84,7 +77,7 @@ def test_stress(device: Served, tmp_path: Path) -> None:
 
 
 def test_a_runtime_of_a_third_party_travels_to_the_device(
-    device: Served, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phone: Served, reach: Reach, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is installed on this host alone, and doubles what onnxruntime answers there."""
     write_acme(tmp_path / "site")
@@ -93,7 +86,7 @@ def test_a_runtime_of_a_third_party_travels_to_the_device(
     answers = []
     for each in (bundle, _with_runtime(bundle, "acme", tmp_path / "acme")):
         words = ("run", str(each), "-i", str(tmp_path / "x.npz"), "-o", str(tmp_path / "y.npz"))
-        done = engine(*words, "--on", device.address, "--cache", str(tmp_path / "cache"))
+        done = engine(*words, "--on", reach(phone), "--cache", str(tmp_path / "cache"))
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / "y.npz") as arrays:
             answers.append(arrays["y"])

@@ -1,8 +1,7 @@
 """An aarch64 Debian under user-mode QEMU, as close to a Raspberry Pi as a machine of another kind gets.
 
 Programs run in namespaces of their own (users, mounts, processes) and end with the call that started them. QEMU is
-registered in there alone, which Linux allows since 6.7; the host is left as it was. What it takes seconds to make (the
-system, NumPy and the runtimes) is kept in the user's cache. Speed means nothing in here.
+registered in there alone, which Linux allows since 6.7; the host is left as it was. Speed means nothing in here.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from edgewright.errors import RefusedError
@@ -31,31 +29,8 @@ TOOLS = {
 }
 """Programs of the host, and the packages that bring them."""
 
-SUITE = "bookworm"
-"""What Raspberry Pi OS 12 is made from: Python 3.11, glibc 2.36."""
-
-PACKAGES = ("base-files", "libc-bin", "dash", "coreutils", "libstdc++6", "libgomp1", "python3")
-"""What the system holds; a daemon that a test talks to is one more of them."""
-
 MOST_SECONDS = 180
 """For one step of making it: a mirror may not answer."""
-
-NUMPY = "numpy==2.2.6"
-TVM = ("apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post0")
-RUNTIMES: Mapping[str, Sequence[str]] = {
-    "onnxruntime": ("numpy==2.2.6", "onnxruntime==1.23.2"),
-    "tvm": (
-        "numpy==2.2.6",
-        "apache-tvm==0.27.0.post1",
-        "apache-tvm-ffi==0.1.14.post0",
-        "ml-dtypes==0.5.4",
-        "typing-extensions==4.15.0",
-    ),
-}
-"""What each of them needs from Python's index to run a model, and no more."""
-
-NOT_FOR_DEVICES = ("tvm/lib/libtvm_compiler.so", "tvm/lib/libtvm_runtime_cuda.so")
-"""What is left out: TVM's compiler, 240 MB, and a runtime for processors that the boards lack."""
 
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
@@ -109,11 +84,11 @@ BOARDS = (PI_4, PI_5)
 
 @dataclass(frozen=True)
 class Userland:
-    """The system's root folder, the packages of each runtime, and where compiled Python is kept."""
+    """The system's root folder; for each runtime its packages, and where compiled Python is kept."""
 
     root: Path
     sites: Mapping[str, Path]
-    pycache: Path
+    pycaches: Mapping[str, Path]
 
     def run(
         self, command: Sequence[str], board: Board, job: Path, *, runtime: str = "onnxruntime", seconds: float = 120
@@ -128,7 +103,7 @@ class Userland:
             places = {
                 "ROOT": self.root,
                 "SITE": self.sites[runtime],
-                "PYCACHE": self.pycache / runtime,
+                "PYCACHE": self.pycaches[runtime],
                 "JOB": job,
                 "CPUINFO": cpuinfo.name,
             }
@@ -146,30 +121,22 @@ class Userland:
             timeout=seconds,
         )
 
-
-def make_userland(cache: Path) -> Userland:
-    """The userland, made in `cache` where it is not there yet, with the host's missing tools installed.
-
-    Raises: RefusedError with the reason why there can be none here.
-    """
-    install(TOOLS)
-    with locked(cache):
-        root = kept(cache, "root", (SUITE, *PACKAGES), lambda place: make_root(place, SUITE, PACKAGES))
-        sites = {
-            name: kept(cache, f"site-{name}", (*RUNTIMES[name], *PLATFORMS), partial(_make_site, name))
-            for name in RUNTIMES
-        }
-        pycache = kept(cache, "pycache", (SUITE, *PACKAGES, *RUNTIMES.items()), _make_pycache)
-    userland = Userland(root, sites, pycache)
-    _check(userland)
-    return userland
+    def check(self) -> None:
+        """Raises: RefusedError when nothing starts in there."""
+        with tempfile.TemporaryDirectory() as job:
+            done = self.run(["uname", "-m"], PI_4, Path(job))
+        if done.stdout.strip() != "aarch64":
+            said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+            raise RefusedError(
+                f"no emulated aarch64 system starts here (Linux 6.7 and the right to make namespaces): {said}"
+            )
 
 
 @contextmanager
-def locked(cache: Path) -> Generator[None]:
-    """The folder, made if need be, for one process at a time."""
+def locked(cache: Path, what: str) -> Generator[None]:
+    """The folder, made if need be, for one process at a time that makes that."""
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "lock", "w") as lock:
+    with open(cache / f".{what}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -199,12 +166,6 @@ def make_root(place: Path, suite: str, packages: Sequence[str]) -> None:
         (place / folder).mkdir(exist_ok=True)
 
 
-def _make_site(runtime: str, place: Path) -> None:
-    make_site(place, "3.11", RUNTIMES[runtime])
-    for name in NOT_FOR_DEVICES:
-        (place / name).unlink(missing_ok=True)
-
-
 def make_site(place: Path, python: str, wheels: Sequence[str]) -> None:
     """Wheels for the device are unpacked by the host's pip; each runtime needs nothing else to run a graph."""
     platforms = [f"--platform={name}_aarch64" for name in PLATFORMS]
@@ -213,28 +174,12 @@ def make_site(place: Path, python: str, wheels: Sequence[str]) -> None:
     run_tool(*pip, *device, *platforms, "--target", str(place), *wheels)
 
 
-def _make_pycache(place: Path) -> None:
-    """One for each runtime: the same package may be younger in another."""
-    for name in RUNTIMES:
-        (place / name).mkdir(parents=True)
-
-
-def _check(userland: Userland) -> None:
-    with tempfile.TemporaryDirectory() as job:
-        done = userland.run(
-            ["python3", "-c", "import numpy, onnxruntime, os; print(os.uname().machine)"], PI_4, Path(job)
-        )
-    if done.stdout.strip() != "aarch64":
-        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise RefusedError(
-            f"no emulated aarch64 system starts here (Linux 6.7 and the right to make namespaces): {said}"
-        )
-
-
 def kept(cache: Path, name: str, about: Sequence[str], make: Callable[[Path], None]) -> Path:
-    """A folder of the cache, made once, in one step."""
+    """A folder of the cache, made once, in one step; who asks meanwhile waits."""
     place = cache / f"{name}-{hashlib.sha256(repr(about).encode()).hexdigest()[:12]}"
-    if not place.exists():
+    with locked(cache, name):
+        if place.exists():
+            return place
         with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
             make(Path(scratch) / name)
             os.rename(Path(scratch) / name, place)

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgewright.errors import DeviceError, RefusedError
 from edgewright.onboarding.native import prepare_native
 from edgewright.onboarding.placing import OLDER, SAID, Prepared, about, check_room, lead, send
-from edgewright.onboarding.preflight import PACKAGES, Interpreter, Preflight, ask_interpreter, examine, look
+from edgewright.onboarding.preflight import PACKAGES, Interpreter, Preflight, examine, try_imports
 from edgewright.onboarding.wheels import Kind, NoWheel, Unpacked, is_path, platforms, unpack
 from edgewright.protocols import Link
 from edgewright.store import Store
@@ -45,9 +45,7 @@ def prepare(link: Link, store: Store, extra: Sequence[str] = (), *, upgrade: boo
     if not link.shared:
         raise RefusedError("this machine needs no setup: its runtime is the engine's own; name a device with --on")
     say(f"looking at {link.address}")
-    if holder := look(link).busy:
-        raise DeviceError(f"{link.address} is in use by {holder}; wait for its end, or end that process")
-    before = examine(link)
+    before = examine(link, free=True)
     if before.python is None:
         return prepare_native(link, store, extra, before, upgrade=upgrade, say=say)
     python = _usable(link, before.python)
@@ -159,7 +157,8 @@ def _tried(link: Link, site: Unpacked, wish: Wish, *, before: Preflight, say: SA
         say(f"sending {_listed(site)} ({site.size / 1e6:.0f} MB)")
         _send(link, site, wish)
     say("importing it there")
-    return ask_interpreter(link, f"{link.root}/sites/{site.digest}")
+    assert before.python is not None  # only then there is a site to try
+    return try_imports(link, f"{link.root}/sites/{site.digest}", before.python)
 
 
 def _listed(site: Unpacked) -> str:

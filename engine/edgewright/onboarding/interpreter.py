@@ -1,7 +1,8 @@
 """Runs on the device, given SITE, FOLDER and names: prints as JSON what Python is there and how each import ends.
 
 Imports are left to child processes, because onnxruntime may be ended by a signal there: once with FOLDER in front,
-once without. SITE is where an earlier setup lies, and counts for neither. Python 3.9, standard library only.
+and once without where it is SITE, in which an earlier setup lies and which counts for no other. Python 3.9, standard
+library only.
 """
 
 from __future__ import annotations
@@ -18,9 +19,16 @@ from typing import Any
 TRY = """
 import json, sys
 for name in sys.argv[1:]:
-    found = __import__(name)
-    providers = getattr(found, "get_available_providers", list)()
-    print(json.dumps({"version": found.__version__, "providers": providers, "file": found.__file__}), flush=True)
+    try:
+        found = __import__(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != name:
+            raise
+        told = {"trouble": ""}
+    else:
+        providers = getattr(found, "get_available_providers", list)()
+        told = {"version": found.__version__, "providers": providers, "file": found.__file__}
+    print(json.dumps(told), flush=True)
 """
 IMPORT_S = 90
 
@@ -46,7 +54,7 @@ def attempt(names: Sequence[str], path: Sequence[str]) -> dict[str, dict[str, An
     found = dict(zip(names, told))
     if len(told) < len(names):
         name, *others = names[len(told) :]
-        found[name] = {"trouble": "" if trouble.endswith(f"No module named '{name}'") else trouble}
+        found[name] = {"trouble": trouble}
         found.update(attempt(others, path) if others else {})
     return found
 
@@ -61,7 +69,7 @@ def _trouble(done: subprocess.CompletedProcess[bytes]) -> str:
 def main(site: str, folder: str, *names: str) -> None:
     """One line of JSON."""
     path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each not in ("", site, folder)]
-    own = attempt(names, path)
+    own = attempt(names, path) if folder == site else {}
     told = {
         "implementation": sys.implementation.name,
         "version": platform.python_version(),

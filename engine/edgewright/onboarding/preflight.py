@@ -108,28 +108,51 @@ def onnxruntime_of(device: Preflight) -> Package | None:
     return device.runner.library if device.runner else None
 
 
-def examine(link: Link) -> Preflight:
-    """Everything, imports included. Raises: DeviceError when the device does not answer."""
+def examine(link: Link, *, free: bool = False) -> Preflight:
+    """Everything, imports included.
+
+    Raises: DeviceError when the device does not answer, or is to be `free` and another client holds it.
+    """
+    said = _told(link)
+    seen = parse_probe(said)
+    if free and seen.busy:
+        raise DeviceError(f"{link.address} is in use by {seen.busy}; wait for its end, or end that process")
     if link.python:
-        return look(link, ask_interpreter(link))
-    return replace(look(link), runner=ask_runner(link))
+        return parse_probe(said, ask_interpreter(link))
+    return replace(seen, runner=ask_runner(link))
 
 
-def look(link: Link, python: Interpreter | None = None) -> Preflight:
+def look(link: Link) -> Preflight:
     """What any shell can tell, in a moment. Raises: DeviceError when the device does not answer."""
+    return parse_probe(_told(link))
+
+
+def _told(link: Link) -> str:
+    """Raises: DeviceError when it is no answer."""
     script = files("edgewright.onboarding").joinpath("probe.sh").read_bytes()
     _, said, errors = link.run(["sh", "-s", str(link.root)], stdin=script, timeout=PROBE_S)
+    text = said.decode(errors="replace")
     try:
-        return parse_probe(said.decode(errors="replace"), python)
+        parse_probe(text)
     except ValueError:
         what = (errors or said).decode(errors="replace").strip()[:80]
         raise DeviceError(f"{link.address} has no shell that tells what it is; it said {what!r}") from None
+    return text
 
 
-def ask_interpreter(link: Link, folder: str = "") -> Interpreter:
-    """What the device's Python is, and imports, by itself and with `folder` (our site) in front."""
+def ask_interpreter(link: Link) -> Interpreter:
+    """What the device's Python is, and imports, by itself and with our site in front."""
+    return _interpreted(link, f"{link.root}/{SITE}")
+
+
+def try_imports(link: Link, folder: str, known: Interpreter) -> Interpreter:
+    """The same of a Python that is `known`, with `folder` in front."""
+    return replace(known, found=_interpreted(link, folder).found)
+
+
+def _interpreted(link: Link, folder: str) -> Interpreter:
     script, site = files("edgewright.onboarding").joinpath("interpreter.py").read_text(), f"{link.root}/{SITE}"
-    status, said, errors = link.run([link.python, "-c", script, site, folder or site, *PACKAGES], timeout=IMPORTS_S)
+    status, said, errors = link.run([link.python, "-c", script, site, folder, *PACKAGES], timeout=IMPORTS_S)
     if status:
         last = (errors.decode(errors="replace").strip().splitlines() or [f"it ended with {status}"])[-1]
         raise DeviceError(f"{link.python} of {link.address} does not work: {last[:200]}")
