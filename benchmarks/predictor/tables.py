@@ -20,7 +20,7 @@ IDLE = {"rice_edgegpu", "rice_raspi4", "rice_pixel3", "rice_fpga"}
 ACCELERATORS = (
     "gpu", "dsp", "tpu", "fpga", "vpu", "gtx", "jetson", "630", "640", "1080ti", "titan", "opencl", "vulkan",
 )  # fmt: skip
-START = {"ops": 0.1, "taken": 1.0, "given": 1.0, "bytes": 0.3, "launches": 0.02}
+START = {"ops": 0.1, "taken": 1.0, "given": 1.0, "taps": 1.0, "bytes": 0.3, "launches": 0.02}
 """What coefficients are about, in ms on a small core: where no device tells, this does."""
 
 MOST = 60
@@ -96,6 +96,7 @@ def start() -> Floats:
     found = []
     for name in TERMS:
         _, *kind, what = name.split(".")
+        kind = kind or [what]
         packs = what == "taken" and kind[0] in {"window", "unit", "depth"}  # each value is taken once per tap
         found.append(0.02 if packs else START[what])
     return np.array(found)

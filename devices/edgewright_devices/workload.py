@@ -36,6 +36,9 @@ WIDE = {
 FUSED = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
 """Operators that runtimes fold into the product whose result they take, when nothing else takes it."""
 
+SELECT = {"Gather", "GatherElements", "GatherND", "Slice"}
+"""Operators that read no more of their first input than they write."""
+
 PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinear", "Split", "ReduceMean"}
 """Operators whose inputs after the first are parameters, not data."""
 
@@ -301,6 +304,7 @@ def _work(node: onnx.NodeProto, tensors: _Tensors) -> Work:
     weights = sum(tensors.bytes(name) for name in read if name in tensors.constants)
     moved = sum(tensors.bytes(name) for name in read if name not in tensors.constants)
     written = sum(tensors.bytes(name) for name in node.output if name in tensors.shapes)
+    moved = min(moved, written) if node.op_type in SELECT else moved
     return Work(
         name=node.name or node.output[0],
         operator=node.op_type,

@@ -29,12 +29,16 @@ TERMS = tuple(
     for width in WIDTHS
     for term in (
         *(f"{kind}.{what}" for kind in PRODUCTS for what in ("ops", "taken", "given", "launches")),
+        *(f"{kind}.taps" for kind in ("window", "unit")),
         *(f"{kind}.{what}" for kind in OTHERS for what in ("bytes", "launches")),
         "weights.bytes",
+        "spill.bytes",
+        "launches",
     )
 )
 """`ops` are million multiply-adds, `taken` and `given` million values that enter a sum, each packed once, and that
-leave one, `bytes` megabytes moved between a kernel and memory, `launches` kernels."""
+leave one, `bytes` megabytes moved between a kernel and memory, `launches` kernels: of a class, and of all. `spill` is what a kernel
+moves of data beyond `NEAR`, which no cache near a core holds."""
 
 INDEX = {name: at for at, name in enumerate(TERMS)}
 
@@ -57,6 +61,9 @@ KINDS = {
     **dict.fromkeys(MOVES, "move"), **dict.fromkeys(RECODES, "recode"),
 }  # fmt: skip
 
+NEAR = 1 << 19
+"""Bytes that stay near a core: half a megabyte, between what small cores and large ones have of their own."""
+
 LANES = 4
 """Results that a vector unit finishes together at the least: a kernel of 5 channels takes as long as one of 8."""
 
@@ -77,29 +84,42 @@ def kind_of(work: Work) -> str:
     return "unit" if (product.window, product.stride) == (9, 1) else "window"
 
 
-def terms_of(work: Work) -> Mapping[str, float]:
-    """The terms of one kernel by name."""
+def terms_of(work: Work, far: float = 1.0) -> Mapping[str, float]:
+    """The terms of one kernel by name; `far` is the share of weights that a run finds in no cache near a core."""
     width = "int8" if work.dtype == "int8" else "float"
     kind, product = kind_of(work), work.product
-    found = {f"{width}.{kind}.launches": 1.0}
+    spilt = max(0, work.activation_bytes - NEAR)
+    found = {f"{width}.{kind}.launches": 1.0, f"{width}.launches": 1.0, f"{width}.spill.bytes": spilt / 1e6}
     if product is None:
         return found | {f"{width}.{kind}.bytes": work.bytes / 1e6}
     lanes = -(-product.given // LANES) * LANES if product.groups == 1 else product.given
+    if kind in {"window", "unit"}:
+        found[f"{width}.{kind}.taps"] = product.rows * product.window / 1e6
     return found | {
         f"{width}.{kind}.ops": product.rows * lanes * product.taken * product.window / 1e6,
         f"{width}.{kind}.taken": product.rows * product.taken * product.groups * product.window / 1e6,
         f"{width}.{kind}.given": product.rows * product.given / 1e6,
-        f"{width}.weights.bytes": work.weight_bytes / 1e6,
+        f"{width}.weights.bytes": far * work.weight_bytes / 1e6,
     }
 
 
-def design(works: Iterable[Work], *, idle: bool) -> npt.NDArray[np.float64]:
-    """The terms of a graph, summed over its kernels, in the order of TERMS; `idle` takes in work on zeros."""
+def far_share(works: Iterable[Work]) -> float:
+    """The share of a network's weights that does not fit near a core, and so comes from afar in each run."""
+    total = sum(work.weight_bytes for work in works)
+    return max(0.0, 1 - NEAR / total) if total else 0.0
+
+
+def design(works: Iterable[Work], *, idle: bool, far: float | None = None) -> npt.NDArray[np.float64]:
+    """The terms of a graph, summed over its kernels, in the order of TERMS; `idle` takes in work on zeros.
+
+    `far` is the share of far weights where `works` are only a part of a graph.
+    """
     import numpy as np
 
+    counted = [work for work in works if idle or not work.idle]
+    share = far_share(counted) if far is None else far
     total = np.zeros(len(TERMS))
-    for work in works:
-        if idle or not work.idle:
-            for name, amount in terms_of(work).items():
-                total[INDEX[name]] += amount
+    for work in counted:
+        for name, amount in terms_of(work, share).items():
+            total[INDEX[name]] += amount
     return total

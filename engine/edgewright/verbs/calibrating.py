@@ -6,7 +6,7 @@ import csv
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,18 @@ from edgewright import measure
 from edgewright.agent import LOCAL, Agent
 from edgewright.environment import Environment
 from edgewright.errors import InputError, TargetError
-from edgewright.measure import Candidate, Preset
-from edgewright.metering import metered, with_energy
-from edgewright.pipeline import open_agent
+from edgewright.measure import Candidate, Measured, Preset
+from edgewright.metering import NoMeter, metered, with_energy
+from edgewright.pipeline import open_agent, open_bench
 from edgewright.protocols import Calibrated, Measurable
 from edgewright.recipe import Request, meters_of
 from edgewright.registry import PREDICTORS, blame
 from edgewright.targets import THIS_HOST, find_target
-from edgewright.types import Target
-from edgewright.verbs.subject import lowered_model, open_subject, target_at
+from edgewright.types import Model, Target
+from edgewright.verbs.subject import job_for, lowered_model, target_at
 
-PROBE = Preset("probe", seconds=0.4, runs=30, rounds=1)
+PROBE = Preset("probe", seconds=0.2, runs=30, rounds=1)
+PASSES = 2
 COLUMNS = ("model", "latency_ms", "energy_mj")
 FEWEST = 5
 
@@ -93,20 +94,46 @@ def _number(row: dict[str, Any], key: str, where: str) -> float | None:
     return value
 
 
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """A network as the predictor sees it, and as the device runs it."""
+
+    model: Model
+    candidate: Candidate
+
+
 def measure_all(
     paths: Sequence[Path], request: Request, base: Target, agent: Agent, env: Environment
 ) -> Iterator[Measurable]:
-    """Each network measured alone on the device, with energy where a meter finds its sensor."""
+    """Each network measured alone on the device, with energy where a meter finds its sensor.
+
+    All are measured PASSES times over, and the lowest latency counts: what disturbs a device seldom does so twice.
+    """
+    networks = [_open(path, request, base, agent, env) for path in paths]
+    found: list[list[Measurable]] = [[] for _ in networks]
+    names: Sequence[str] = meters_of(request, base, env.registry)
     with measure.device_lock(env.store.folder("locks"), agent.address, env.progress):
-        for at, path in enumerate(paths):
-            env.progress("micro-networks", at + 1, len(paths))
-            subject = open_subject(str(path), request, base, agent, env)
-            options: dict[str, object] = {"runtimes": subject.runtimes}
-            if request.threads is not None:
-                options["threads"] = request.threads
-            with metered(agent, meters_of(request, base, env.registry), env.registry) as meter:
-                found = measure.measure_one(agent, Candidate(subject.bundle.path, options), PROBE, meter=meter)
-            found = with_energy({measure.ALONE: found}, meter)[measure.ALONE]
-            latency, energy = found.latency["p50"].value, found.energy and found.energy.total.value
-            if latency:
-                yield Measurable(lowered_model(str(path), request, env), latency, energy or None)
+        for turn, (at, network) in enumerate([*enumerate(networks)] * PASSES):
+            env.progress("micro-networks", turn + 1, PASSES * len(networks))
+            with metered(agent, names, env.registry) as meter:
+                measured = measure.measure_one(agent, network.candidate, PROBE, meter=meter)
+            names = () if isinstance(meter, NoMeter) else names
+            found[at] += _measurable(network.model, with_energy({measure.ALONE: measured}, meter)[measure.ALONE])
+    yield from (min(each, key=lambda case: case.latency_ms) for each in found if each)
+
+
+def _open(path: Path, request: Request, base: Target, agent: Agent, env: Environment) -> _Network:
+    with ExitStack() as stack:
+        bench = open_bench(job_for(str(path), request, base, env), env, stack, agent)
+        plan = bench.plan(bench.reference)
+        options: dict[str, object] = {"runtimes": bench.entries(plan)}
+        if request.threads is not None:
+            options["threads"] = request.threads
+        return _Network(bench.reference, Candidate(bench.trial(bench.reference, plan), options))
+
+
+def _measurable(model: Model, found: Measured) -> Iterator[Measurable]:
+    """What a network took; nothing where it was not measured."""
+    latency, energy = found.latency["p50"].value, found.energy and found.energy.total.value
+    if latency:
+        yield Measurable(model, latency, energy or None)
