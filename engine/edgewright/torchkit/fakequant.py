@@ -197,6 +197,11 @@ class Quantizer(nn.Module):
         self.scale = nn.Parameter((self.positive() * factor).detach())
         self.zero = nn.Parameter(self.zero.detach().expand_as(factor).clone(), requires_grad=self.zero.requires_grad)
 
+    def nudge(self, by: float) -> None:
+        """Move the edges between codes by a share of the step: what a runtime's last bits may do."""
+        with torch.no_grad():
+            self.scale.mul_(1 + by)
+
     def encoding(self) -> Encoding:
         """How it rounds, as the exporter takes it."""
         scale, zero = self.positive().detach().cpu().numpy(), self.codes_zero().detach().cpu().numpy()

@@ -44,7 +44,7 @@ def _nudged(module: nn.Module, inputs: Arrays, generator: torch.Generator) -> li
     moved = copy.deepcopy(module)
     with torch.no_grad():
         for quantizer in (each for each in moved.modules() if isinstance(each, Quantizer) and each.batched):
-            quantizer.scale.mul_(1 + NUDGE * torch.randn((), generator=generator))
+            quantizer.nudge(NUDGE * float(torch.randn((), generator=generator)))
         returned = moved(*(torch.tensor(array) for array in inputs.values()))
     return [tensor.numpy() for tensor in outputs_of(returned)]
 

@@ -19,8 +19,8 @@ class Params(TrainingParams):
     layers: str = field(
         default="auto",
         metadata={
-            "help": "which layers shift: those of MLPs, all but the first and the last, or mlp where there are any",
-            "choices": ("auto", "mlp", "all"),
+            "help": "which layers shift: those of MLPs, all but the ends, mlp where there are any, or none",
+            "choices": ("auto", "mlp", "all", "none"),
         },
     )
     train: str = field(
@@ -28,6 +28,14 @@ class Params(TrainingParams):
         metadata={
             "help": "what learns: float weights that are rounded (DeepShift-Q), or powers and signs (DeepShift-PS)",
             "choices": ("weights", "powers"),
+        },
+    )
+    attention: str = field(
+        default="softmax",
+        metadata={
+            "help": "softmax leaves it; hamming: products of signs of queries and keys; masked: signs of queries only; "
+            "linear: signs without a softmax, whose cost grows with the tokens, not with their square",
+            "choices": ("softmax", "hamming", "masked", "linear"),
         },
     )
     others: str = field(

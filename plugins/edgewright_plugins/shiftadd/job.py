@@ -11,7 +11,7 @@ from torch import nn
 
 from edgewright.errors import RefusedError
 from edgewright.protocols import Context
-from edgewright.torchkit.anatomy import examine
+from edgewright.torchkit.anatomy import Attention, examine
 from edgewright.torchkit.data import Inputs
 from edgewright.torchkit.fakequant import QuantizedLayer
 from edgewright.torchkit.fakequant_prepare import Grids, layers_of, replaced, usual_grids
@@ -19,6 +19,7 @@ from edgewright.torchkit.training import Training, decayed_and_not
 from edgewright.types import Json, Model
 from edgewright_plugins.rounded_training import listed, module_of, read, rewritten, seen, trained
 from edgewright_plugins.shiftadd import Params
+from edgewright_plugins.shiftadd.attention import SignAttention, attend, binarisable
 from edgewright_plugins.shiftadd.layers import PowerLayer, ShiftLayer
 
 RATES = {"weights": 5e-4, "powers": 2e-4}
@@ -29,15 +30,16 @@ KINDS = {"weights": ShiftLayer, "powers": PowerLayer}
 
 
 def decide(model: Model, params: Params, context: Context) -> Json:
-    """The paths of layers that shift, per other layer its grids, and the settings of the training.
+    """The paths of layers that shift, per other layer its grids, the attentions, and the settings of the training.
 
-    Raises: RefusedError when no layer can shift, or there is none of those that were asked for.
+    Raises: RefusedError when there is nothing that can shift or binarise, or none of what was asked for.
     """
     module, said = module_of(model), dict((context.task.anatomy if context.task else None) or {})
     batches = seen(model, context)
     layers = layers_of(module, batches)
     paths = chosen(module, [layer.path for layer in layers], params.layers, batches[0], said)
-    if not paths:
+    found = [] if params.attention == "softmax" else binarisable(module, _first(batches[0]), said)
+    if not paths and not found:
         raise RefusedError(
             f"{model.name} has {len(layers)} layers that ran, and its ends do not shift: nothing is left"
         )
@@ -49,17 +51,24 @@ def decide(model: Model, params: Params, context: Context) -> Json:
             "params": asdict(params),
             "shifts": paths,
             "grids": listed(grids),
+            "attentions": [asdict(each) for each in found],
         },
     )
 
 
+def _first(example: Inputs) -> Inputs:
+    return tuple(tensor[:1] for tensor in example)
+
+
 def chosen(module: nn.Module, layers: Sequence[str], which: str, example: Inputs, said: Mapping[str, Any]) -> list[str]:
     """Those of `layers`, in call order, that shift. Raises: RefusedError for `mlp` where none is found."""
+    if which == "none":
+        return []
     inner = list(layers[1:-1])
     if which == "all":
         return inner
     try:
-        blocks = examine(module, [tensor[:1] for tensor in example], said).blocks
+        blocks = examine(module, _first(example), said).blocks
     except RefusedError:
         if which == "mlp":
             raise
@@ -71,10 +80,15 @@ def chosen(module: nn.Module, layers: Sequence[str], which: str, example: Inputs
 
 
 def rewrite(model: Model, decision: Json) -> Model:
-    """The model with layers that round to shifts, and to 8 bits where the others are integers."""
+    """The model with layers that round to shifts, to 8 bits where the others are integers, and attention by signs."""
     said = cast("dict[str, Any]", decision)
-    grids, learns = read(said["grids"]), said["params"]["train"]
-    return rewritten(model, decision, "shiftadd", lambda module: shifting(module, grids, said["shifts"], learns))
+    grids, params = read(said["grids"]), Params(**said["params"])
+    attentions = [Attention(**each) for each in said["attentions"]]
+
+    def change(module: nn.Module) -> nn.Module:
+        return attend(shifting(module, grids, said["shifts"], params.train), attentions, params.attention)
+
+    return rewritten(model, decision, "shiftadd", change)
 
 
 def shifting(module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str = "weights") -> nn.Module:
@@ -114,8 +128,13 @@ def groups(module: nn.Module) -> list[dict[str, Any]]:
 def _notes(module: nn.Module, how: str) -> str:
     layers = [each for each in module.modules() if isinstance(each, QuantizedLayer)]
     shifts = [each for each in layers if isinstance(each, ShiftLayer)]
+    attentions = [each for each in module.modules() if isinstance(each, SignAttention)]
     with torch.no_grad():
         zeros = sum(int((each.rounded() == 0).sum()) for each in shifts)
     weights = sum(each.weight.numel() for each in shifts)
-    done = f"{len(shifts)} layers shift, {len(layers) - len(shifts)} others are int8"
-    return f"{done}; {weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0; {how}"
+    done = [f"{len(shifts)} layers shift, {len(layers) - len(shifts)} others are int8"]
+    if weights:
+        done.append(f"{weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0")
+    if attentions:
+        done.append(f"{len(attentions)} attentions by signs ({attentions[0].form})")
+    return "; ".join((*done, how))
