@@ -17,6 +17,7 @@ from edgewright_exporters.kernels import (
     depthwise,
     gelu,
     gemm,
+    hamming,
     norm,
     pool,
     qconv,
@@ -146,6 +147,21 @@ def _attention(rng: Random, isa: Isa, number: int) -> Sample:
     wanted = attention.reference(case, q=q, k=k, v=v)
     tile = _tile(attention, case, isa, number)
     return Sample(attention, case, tile, values, wanted, CLOSE * np.abs(v).max())
+
+
+def _hamming(rng: Random, isa: Isa, number: int) -> Sample:
+    queries, keys = _any(rng, (1, 5, 37)), _any(rng, (1, 7, 31, 50))
+    heads, size = _any(rng, (1, 2, 3)), (5, 20, 64, 127, 128, 250)[number % 6]
+    width = heads * size
+    laid = [(2 * tokens * width, 0, tokens * width, size, width) for tokens in (queries, keys)]
+    case = hamming.HammingCase(2, heads, queries, keys, size, laid[0], laid[1])
+    q, k = (rng.choice((-1.0, 0.0, -0.0, 1.0, np.inf), about[0]).astype(np.float32) for about in laid)
+    bounds = rng.choice((-0.5, 0.0, 1.0), (2, heads, size)).astype(np.float32)
+    constants = {"q_bounds": bounds[0], "k_bounds": bounds[1], "scale": _floats(rng, heads)}
+    tile = _tile(hamming, case, isa, number)
+    packed = dict(zip(constants, hamming.pack(case, tile, isa, **constants), strict=True))
+    wanted = hamming.reference(case, q=q, k=k, **constants)
+    return Sample(hamming, case, tile, {"q": q, "k": k, **packed}, wanted)
 
 
 def _norm(rng: Random, isa: Isa, number: int) -> Sample:
@@ -283,6 +299,7 @@ MAKERS: Mapping[str, Callable[[Random, Isa, int], Sample]] = {
     "qgemm of 4 bits": _qgemm4,
     "qgemm of shifts": _shifts,
     "attention": _attention,
+    "hamming": _hamming,
     "norm": _norm,
     "softmax": _softmax,
     "gelu": _gelu,

@@ -1,4 +1,4 @@
-"""Products of signs: exact on random shapes, heads that fill no bytes, every division of the work, and numbers at the bound."""
+"""Products of signs: exact on random shapes, heads that fill no bytes, every division of the work, and at the bound."""
 
 from __future__ import annotations
 

@@ -46,6 +46,12 @@ WEIGHTS: Mapping[str, Any] = {
     "inverse": np.array(0.5**0.5),
     "almost": np.array(0.7),
     "eighth": np.array(0.125),
+    "outer": RNG.standard_normal(12),
+    "minus": np.array(-1.0),
+    "bounds": RNG.standard_normal((3, 1, 4)),
+    "bounds_t": RNG.standard_normal((3, 4, 1)),
+    "bounds_tokens": RNG.standard_normal((5, 1)),
+    "scales": RNG.standard_normal((3, 1, 1)),
 }
 SHAPES: Mapping[str, Sequence[int]] = {
     "rows": (2, 5, 12),
@@ -98,6 +104,8 @@ APART = f"""ah = Reshape(a, heads) q = {TURN}(ah) bh = Reshape(b, heads) k = Tra
 CUT = f"""a, b, c = Split<axis=2>(x, cuts) {APART}"""
 GATHERED = """r = Reshape(x, parts) h = Transpose<perm=[2,0,3,1,4]>(r) q = Gather<axis=0>(h, index0)
               kt = Gather<axis=0>(h, index1) v = Gather<axis=0>(h, index2) k = Transpose<perm=[0,1,3,2]>(kt)"""
+SIGNS = "g = Greater(q, bounds) e = Where(g, one, minus) f = Greater(k, bounds_t) h = Where(f, one, minus)"
+SCORES = "float[2,3,5,5] y"
 
 REPLACED = {
     "product": Sample("y = MatMul(x, w)", {"gemm": 1}, {}),
@@ -175,6 +183,25 @@ REPLACED = {
         THREE,
         SHORT,
     ),
+    "signs": Sample(f"{APART} {SIGNS} y = MatMul(e, h)", {"hamming": 1}, {}, THREE, SCORES),
+    "signs, scaled, turned last": Sample(
+        f"""{CUT} g = Greater(q, bounds) e = Where(g, one, minus) kt = Transpose<perm=[0,1,3,2]>(k)
+            f = Greater(kt, bounds) h = Where(f, one, minus) ht = Transpose<perm=[0,1,3,2]>(h)
+            s = MatMul(e, ht) y = Mul(s, scales)""",
+        {"hamming": 1},
+        {},
+        QKV,
+        SCORES,
+    ),
+    "signs before heads": Sample(
+        f"""g = Greater(a, outer) e = Where(g, one, minus) ah = Reshape(e, heads) q = {TURN}(ah)
+            f = Greater(b, zero) h = Where(f, one, minus) bh = Reshape(h, heads) k = Transpose<perm=[0,2,3,1]>(bh)
+            s = MatMul(q, k) y = Mul(half, s)""",
+        {"hamming": 1},
+        {},
+        THREE,
+        SCORES,
+    ),
     "attention, guarded": Sample(
         f"""{APART} z = MatMul(q, k) s = Add(z, nothing) p0 = Softmax(s) n = IsNaN(p0) p = Where(n, zero, p0)
             o = MatMul(p, v) {END}""",
@@ -235,6 +262,20 @@ LEFT = {
         QKV,
         SHORT,
     ),
+    "signs, bounds of tokens": Sample(
+        f"{APART} {SIGNS.replace('bounds)', 'bounds_tokens)')} y = MatMul(e, h)",
+        {},
+        {"Greater": 2, "MatMul": 1, "Reshape": 2, "Transpose": 2, "Where": 2},
+        THREE,
+        SCORES,
+    ),
+    "zeros and ones": Sample(
+        f"{APART} {SIGNS.replace('minus', 'zero')} y = MatMul(e, h)",
+        {},
+        {"Greater": 2, "MatMul": 1, "Reshape": 2, "Transpose": 2, "Where": 2},
+        THREE,
+        SCORES,
+    ),
     "value times two": Sample("y = Add(x, x)", {}, {"Add": 1}, outputs=NARROW),
 }
 
@@ -266,6 +307,9 @@ PARTLY = {
         {"Add": 1},
         "float[2,5,13] x, float[1,5,13] r",
         NARROW,
+    ),
+    "signs, factors of tokens": Sample(
+        f"{APART} {SIGNS} s = MatMul(e, h) y = Mul(s, bounds_tokens)", {"hamming": 1}, {"Mul": 1}, THREE, SCORES
     ),
     "attention, scores returned": Sample(
         f"{APART} {CORE} {END}",

@@ -301,11 +301,11 @@ def _tile(kernel: _Kernel, spot: _Spot, part: _Part) -> None:
         for begin in range(0, size, plan.width):
             for run, value in enumerate(_floats(builder.load(sums, begin, plan.width), plan.width)):
                 at = begin + run * lanes
-                if totals is not None:
-                    value = builder.held(value + builder.load(totals, at, lanes) if number else value)
-                    builder.store(totals, at, value, lanes)
+                total = value if totals is None or not number else value + builder.load(totals, at, lanes)
                 if number == len(pieces) - 1:
-                    _write(kernel, spot, part, at=at, value=value)
+                    _write(kernel, spot, part, at=at, value=total)
+                else:
+                    builder.store(totals, at, total, lanes)
 
 
 def _floats(codes: Any, width: int) -> Sequence[Any]:
@@ -326,7 +326,10 @@ def _zipped(first: Any, second: Any, count: int, block: int) -> Sequence[Any]:
     first, second = builder.held(first), builder.held(second)
     halves = [range(half, half + block // 2) for half in (0, block // 2)]
     places = [[start + at for start in range(0, count, block) for at in half] for half in halves]
-    return [builder.held(builder.shuffle((first, second), [at + off for at in each for off in (0, count)])) for each in places]
+    return [
+        builder.held(builder.shuffle((first, second), [at + off for at in each for off in (0, count)]))
+        for each in places
+    ]
 
 
 def _pieces(size: int) -> Sequence[tuple[int, int]]:

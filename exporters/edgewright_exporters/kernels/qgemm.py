@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from math import ceil
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -165,25 +167,28 @@ def _sum(kernel: _Kernel, spot: Spot, sums: Any) -> None:
     turns = depth // (step * packing)
     if turns:
         with builder.loop(0, turns) as turn:
-            for part in range(packing):
-                _accumulate(kernel, spot, sums, turn=turn, part=part, real=step)
-    for part, start in enumerate(range(turns * step * packing, depth, step)):
-        _accumulate(kernel, spot, sums, turn=turns, part=part, real=min(step, depth - start))
+            _accumulate(kernel, spot, sums, turn=turn, parts=[step] * packing)
+    rest = [min(step, depth - start) for start in range(turns * step * packing, depth, step)]
+    if rest:
+        _accumulate(kernel, spot, sums, turn=turns, parts=rest)
 
 
-def _accumulate(kernel: _Kernel, spot: Spot, sums: Any, *, turn: Any, part: int, real: int) -> None:
-    """Adds what `real` positions of the depth give to every sum: one step, of which a turn has `packing`."""
+def _accumulate(kernel: _Kernel, spot: Spot, sums: Any, *, turn: Any, parts: Sequence[int]) -> None:
+    """Adds what a turn gives to every sum: of each of its `parts` so many positions of the depth.
+
+    A single row has its columns in the outer loop: bytes of codes are then used up at once, and free their register.
+    """
     case, way = kernel.case, kernel.dot
     line = (spot.panel * ceil(case.depth / (way.step * case.packing)) + turn) * kernel.width * way.step
-    for row in range(spot.rows):
+    places = list(product(range(len(parts)), range(spot.rows), range(0, spot.width, way.lanes)))
+    for part, row, at in sorted(places, key=itemgetter(2)) if spot.rows == 1 else places:
         start = (spot.row + row) * case.depth + (turn * case.packing + part) * way.step
-        spread = dot.spread(way, kernel.buffers["x"], start, dtype=case.takes, real=real)
-        for at in range(0, spot.width, way.lanes):
-            to = row * kernel.width + at
-            weights = builder.load(kernel.buffers["w"], line + at * way.step, way.lanes * way.step)
-            if case.codes:
-                weights = codebook.decode(way, weights, part, case.codes)
-            builder.store(sums, to, dot.multiply(way, builder.load(sums, to, way.lanes), spread, weights), way.lanes)
+        spread = dot.spread(way, kernel.buffers["x"], start, dtype=case.takes, real=parts[part])
+        weights = builder.load(kernel.buffers["w"], line + at * way.step, way.lanes * way.step)
+        if case.codes:
+            weights = codebook.decode(way, weights, part, case.codes)
+        to = row * kernel.width + at
+        builder.store(sums, to, dot.multiply(way, builder.load(sums, to, way.lanes), spread, weights), way.lanes)
 
 
 def _write(kernel: _Kernel, spot: Spot, row: int, at: int, sums: Any) -> None:
