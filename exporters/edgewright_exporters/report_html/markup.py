@@ -18,7 +18,7 @@ class Html:
 Child = Union[Html, str, None]
 """Markup as it is, text to be escaped, or nothing."""
 
-VOID = ("br", "img", "meta")
+VOID = ("br", "img", "input", "meta")
 """Elements that hold nothing and have no end tag."""
 
 

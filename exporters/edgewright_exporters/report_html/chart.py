@@ -1,0 +1,40 @@
+"""A chart with its numbers behind it: a browser draws it from data that stand beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgewright.bundle import plain
+from edgewright_exporters.report_html.datatable import folded
+from edgewright_exporters.report_html.markup import Html, Place, element
+
+
+def chart(place: Place, kind: str, title: str, data: Mapping[str, Any], *, describe: str, table: Html) -> Html:
+    """A figure that `charts.js` draws by its kind.
+
+    Args:
+        place: Where in the page.
+        kind: The function of `charts.js` that draws it.
+        title: What stands above it.
+        data: What that function takes.
+        describe: What the picture shows, for those who do not see it.
+        table: The same in numbers.
+    """
+    canvas = element("div", class_="canvas", role="img", aria_label=f"{title}. {describe}")
+    return element(
+        "figure",
+        element("figcaption", title),
+        canvas,
+        element("script", Html(as_script(data)), type="application/json"),
+        folded("The numbers", table),
+        id=place.id(kind),
+        class_="chart",
+        data_kind=kind,
+    )
+
+
+def as_script(data: Any) -> str:
+    """JSON that ends no script element, whatever names are in it."""
+    return json.dumps(plain(data), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
