@@ -23,7 +23,7 @@ test: $(VENV)/dev
 	    { apt-get -q update && apt-get -q install -y gcc g++ libc6-dev; } || true
 	$(BIN)/engine doctor --fix
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance tests/deploy tests/golden tests/kernels
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/whole_model
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/whole_model tests/docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/hardware
 
 quick: $(VENV)/dev

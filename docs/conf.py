@@ -13,7 +13,15 @@ author = "the Edgewright authors"
 project_copyright = author
 release = version = installed("edgewright")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "offers", "fences"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "docstrings",
+    "fences",
+    "offers",
+]
 exclude_patterns = ["examples/**"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
@@ -41,10 +49,10 @@ autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
-# Every name of ours must lead somewhere; those of Python and of other libraries are plain text, as the build is offline.
+# Every name of ours must lead somewhere. Those of Python and of other libraries are plain text: the build is offline.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!edgewright).*"),
     (r"py:.*", r"edgewright\..*\.T(_co)?"),  # type variables
-    (r"py:class", r"edgewright\.(bench|context|store)\..*"),  # the engine's own parts
+    (r"py:.*", r"edgewright\.(bench|context|store|testing)\..*"),  # the engine's own parts
 ]

@@ -92,7 +92,9 @@ def options(noun: str, name: str) -> str:
 def _default(value: Any) -> str:
     if value in (None, ()):
         return "none"
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is True else str(value)
+    return (
+        "+".join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if value is True else str(value)
+    )
 
 
 def offers(noun: str) -> str:
@@ -136,9 +138,9 @@ def presets() -> str:
 
 
 def facade() -> str:
-    """What `edgewright` itself gives, and where each is explained."""
-    rows = [(f"`{name}`", f"`{home}`", _first(getattr(edgewright, name))) for name, home in sorted(edgewright._HOMES.items())]
-    return table(("name", "from", "is"), rows)
+    """What `edgewright` itself gives."""
+    rows = [(f"`{name}`", _first(getattr(edgewright, name))) for name in edgewright.__all__]
+    return table(("name", "is"), rows)
 
 
 def _first(value: Any) -> str:
