@@ -11,8 +11,7 @@ NEEDS = {
     "files": "files of your own",
     "instrument": "an instrument in the supply",
     "time": "minutes to hours",
-    "host": "rights or packages of this host",
-    "editing": "an editor",
+    "host": "what your host may lack, or the right to change it",
 }
 """Why a block is not run by the tests, and how a page says it. Its commands are parsed all the same."""
 

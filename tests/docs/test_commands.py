@@ -14,7 +14,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.params import parse_params
 from edgewright.recipe import parse_method, parse_shape
 from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TARGETS, TRANSFORMS, Registry
-from edgewright.verbs.comparing import parse_condition
+from edgewright.verbs.judging import parse_condition
 from fenced import Block, blocks_of, commands_of, inline_commands, pages
 
 LISTS = {"exporter": EXPORTERS, "runtime": RUNTIMES, "meter": METERS}
