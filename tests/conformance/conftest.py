@@ -1,17 +1,13 @@
-"""The models, data and agent that every conformance check works with."""
+"""The rig of the kit under a short name; it is the one that plugin authors get."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from edgewright.registry import Registry
-from edgewright.testing import Rig, open_rig
+from edgewright.testing import Rig
 
 
 @pytest.fixture(scope="session")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def rig(edgewright_rig: Rig) -> Rig:
     """One rig for all cases: opening it starts an agent."""
-    with open_rig(tmp_path_factory.mktemp("rig"), Registry()) as opened:
-        yield opened
+    return edgewright_rig

@@ -1,22 +1,17 @@
-"""Every offer of every installed plugin passes the conformance kit."""
+"""Every installed distribution and everything that it offers passes the conformance kit."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
 from edgewright.registry import Registry
-from edgewright.testing import Case, Rig, cases
-
-FOUND = cases(Registry())
+from edgewright.testing import cases
 
 
 def test_there_is_something_to_check() -> None:
-    kinds = {case.kind.plural for case in FOUND}
-    assert {"loaders", "transforms", "exporters", "runtimes", "targets", "predictors", "renderers"} <= kinds
+    kinds = {case.kind.plural for case in cases(Registry())}
+    assert {"packages", "loaders", "transforms", "exporters", "runtimes", "targets", "predictors", "renderers"} <= kinds
 
 
-@pytest.mark.parametrize("case", FOUND, ids=str)
-def test_offer(case: Case, rig: Rig) -> None:
-    refusal = case.run(rig)
-    if refusal is not None:
-        pytest.skip(refusal.reason)
+def test_offer(edgewright_case: Callable[[], None]) -> None:
+    edgewright_case()

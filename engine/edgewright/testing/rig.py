@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgewright.bench import Bench
 from edgewright.context import Workbench
@@ -18,7 +19,10 @@ from edgewright.steps import lowered
 from edgewright.store import Store, key_of
 from edgewright.task import load_task
 from edgewright.testing import samples
-from edgewright.types import Device, Model, Target
+from edgewright.testing.watch import Seen
+from edgewright.types import Device, Model, Offer, Target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class Rig:
     """The sample models, each on a bench of its own, and the registry that the offers came from.
 
     `sources` maps a sample's name to what a loader is given; those with data have been read, and stand on `benches`.
+    `on` holds addresses of devices that connections may be tried with.
     """
 
     folder: Path
@@ -33,6 +38,8 @@ class Rig:
     store: Store
     sources: Mapping[str, str]
     benches: Mapping[str, Bench]
+    on: tuple[str, ...] = ()
+    _found: dict[Any, tuple[Any, Any]] = field(default_factory=dict[Any, tuple[Any, Any]])
 
     @property
     def target(self) -> Target:
@@ -49,13 +56,24 @@ class Rig:
         models = {name: bench.original for name, bench in self.benches.items()}
         return {name: _own(model) for name, model in models.items() if model.format == format}
 
+    def once(self, what: str, offer: Offer[Any], compute: Callable[[], T]) -> T:
+        """What was computed about an offer under the name `what`, the first time that a check asked."""
+        key = (what, offer.plugin, id(offer.value))
+        if key not in self._found:
+            self._found[key] = (offer.value, compute())  # the offer too, so that no other gets its id
+        return self._found[key][1]
+
+    def seen(self, offer: Offer[Any]) -> Seen:
+        """What checks saw the offer do to the network and to files."""
+        return self.once("seen", offer, lambda: Seen((self.folder,)))
+
     def context(self, sample: str, *key: str) -> Workbench:
         """A context for work on a sample; another `key` remembers nothing of what the first one found."""
         return Workbench(self.benches[sample], key_of("conformance", sample, *key))
 
 
 @contextmanager
-def open_rig(folder: Path, registry: Registry) -> Generator[Rig]:
+def open_rig(folder: Path, registry: Registry, on: tuple[str, ...] = ()) -> Generator[Rig]:
     """A rig that works under `folder`, with an agent on this host until it is closed.
 
     Outputs and scores are computed on this host; costs are predicted, since a method that times its choices
@@ -74,7 +92,7 @@ def open_rig(folder: Path, registry: Registry) -> Generator[Rig]:
         blank = replace(first, device=None)
         loaded = {n: replace(blank, original=j.model, reference=j.model, task=j.task) for n, j in jobs.items()}
         benches = {name: replace(bench, reference=lowered(bench.original, bench)) for name, bench in loaded.items()}
-        yield Rig(folder, registry, store, sources, {**benches, "chain": chain_bench(folder, blank)})
+        yield Rig(folder, registry, store, sources, {**benches, "chain": chain_bench(folder, blank)}, on)
 
 
 def chain_bench(folder: Path, bench: Bench, count: int = 200) -> Bench:

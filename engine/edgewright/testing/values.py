@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from edgewright.protocols import Meter, Predictor, Renderer
+from edgewright.errors import PluginError, RefusedError
+from edgewright.protocols import HostMeter, Meter, Predictor, Renderer
 from edgewright.recipe import parse_method
 from edgewright.registry import PREDICTORS, RUNTIMES, TRANSFORMS
 from edgewright.testing import samples
 from edgewright.testing.rig import Rig
-from edgewright.testing.verdicts import attempt, require, require_type
-from edgewright.types import Figure, Measurement, Offer, Source, Target
+from edgewright.testing.verdicts import attempt, require, require_sentence, require_type
+from edgewright.types import Figure, Measurement, Offer, Refusal, Source, Target
+
+T = TypeVar("T")
 
 
 def figures_have_sources(offer: Offer[Target], rig: Rig) -> None:
@@ -66,6 +70,33 @@ def states_sources(offer: Offer[Meter], rig: Rig) -> None:
         )
         stated = bool(source.folder or source.argv) and bool(source.values)
         require(stated or meter.needs_python, "sources", f"{source.rail} names neither files nor a command to read")
+
+
+def reads_or_says_why_not(offer: Offer[Meter], rig: Rig) -> Refusal | None:
+    """What needs Python or this host opens its instrument and reads it, or says in a sentence why it cannot."""
+    meter: Any = offer.value
+    if isinstance(meter, HostMeter):
+        return _opens(meter.start, lambda recorder: recorder.stop())
+    if not meter.needs_python:
+        return Refusal("the agent reads its sources by itself")
+    count = len(meter.sources(rig.device))
+
+    def read(sampler: Any) -> None:
+        found = attempt("read", sampler.read)
+        require(len(found) == count, "read", f"it gives {len(found)} readings for {count} sources")
+
+    return _opens(meter.open, read)
+
+
+def _opens(start: Callable[[], T], use: Callable[[T], object]) -> Refusal | None:
+    try:
+        opened = start()
+    except RefusedError as error:
+        return require_sentence(Refusal(str(error)), "open")
+    except Exception as cause:
+        raise PluginError(f"open: {type(cause).__name__}: {cause}; raise RefusedError with the reason") from cause
+    use(opened)
+    return None
 
 
 def renders(offer: Offer[Renderer], rig: Rig) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgewright.errors import EdgewrightError, PluginError
-from edgewright.types import Refusal
+from edgewright.types import Array, Refusal
 
 T = TypeVar("T")
 
@@ -22,10 +22,12 @@ def require_type(found: object, wanted: type[object], where: str) -> None:
     require(isinstance(found, wanted), where, f"it returns a {type(found).__name__}; return a {wanted.__name__}")
 
 
-def attempt(where: str, call: Callable[[], T]) -> T:
-    """What `call` returns. Raises: PluginError saying where and how it failed."""
+def attempt(where: str, call: Callable[[], T], through: tuple[type[Exception], ...] = ()) -> T:
+    """What `call` returns. Raises: PluginError saying where and how it failed; what is of `through` stays as it is."""
     try:
         return call()
+    except through:
+        raise
     except (Exception, SystemExit) as cause:
         told = "" if isinstance(cause, EdgewrightError) else f"{type(cause).__name__}: "
         raise PluginError(f"{where}: {told}{cause}") from cause
@@ -40,3 +42,9 @@ def require_sentence(refusal: object, where: str) -> Refusal | None:
     words = refusal.reason.split()
     require(len(words) >= 3 and "\n" not in refusal.reason, where, f"{refusal.reason!r} is not a sentence")
     return refusal
+
+
+def fits(shape: tuple[int | str, ...], dtype: str, found: Array) -> bool:
+    """Whether an array is of that type and of those sizes; a name stands for any size."""
+    sizes = all(isinstance(want, str) or want == have for want, have in zip(shape, found.shape))
+    return len(shape) == found.ndim and sizes and str(found.dtype) == dtype
