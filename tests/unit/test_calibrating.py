@@ -1,4 +1,4 @@
-"""`engine calibrate --measured`: measured networks give a profile, and a wrong file is told by its line."""
+"""`engine calibrate`: networks measured on a device or in a file give a profile, and a wrong file is told by its line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright.cli import main
+from edgewright.verbs import calibrating
+from edgewright_devices.predictor import probes
 
 WIDTHS = (64, 128, 256, 384, 512, 640)
 
@@ -51,6 +53,28 @@ def test_measured_networks_give_a_profile_that_predicts_them(
     said = json.loads(capsys.readouterr().out)
     found = next(each for each in said["predictions"] if each["quantity"] == "latency")
     assert found["value"] == pytest.approx(64 * 256 * 256 / 2e6, rel=0.1)
+
+
+def test_a_device_is_calibrated_over_its_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six micro-networks, measured by an agent of this host; the profile predicts one of them again."""
+    monkeypatch.setattr(probes, "KINDS", (probes.perceptron,))
+    monkeypatch.setattr(probes, "EACH", 3)
+    monkeypatch.setattr(calibrating, "PASSES", 1)
+    profile, cache = tmp_path / "here.toml", ("--cache", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", "--on", "local", "--threads", "1", "--target", "cpu", "-o", str(profile), "--json", *cache])
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    found = json.loads(said.out)
+    assert (found["target"], found["networks"], found["fitted"]["latency"]["n"]) == ("here", 6, 6)
+    assert "6 networks measured on this device" in found["fitted"]["latency"]["source"]
+    (path,) = (path for path in probes.write_probes(tmp_path) if path.name == "perceptron-0-float32.onnx")
+    with pytest.raises(SystemExit):
+        main(["predict", str(path), "--target", str(profile), "--json", *cache])
+    latency = json.loads(capsys.readouterr().out)["predictions"][0]
+    assert latency["interval"][0] < latency["value"] < latency["interval"][1]
 
 
 @pytest.mark.parametrize(

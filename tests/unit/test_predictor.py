@@ -189,7 +189,7 @@ def test_every_stage_counts(tmp_path: Path) -> None:
 def test_a_device_that_was_not_measured_is_known_less_well(tmp_path: Path) -> None:
     widths = []
     for target in (PI, replace(PI, fitted={})):
-        found = KERNELS.predict(linear(tmp_path, 512), target, "latency")
+        found = KERNELS.predict(linear(tmp_path, 4096), target, "latency")
         assert found.interval is not None
         widths.append(found.interval[1] / found.interval[0])
     assert widths[1] > widths[0]
@@ -235,6 +235,12 @@ def test_kernels_take_energy_by_power_or_have_none(tmp_path: Path) -> None:
     assert KERNELS.kernels(model, ORIN)[0].energy_mj is None
     magic = as_model(graph_file(tmp_path, "acme", "m (float[n,64] x) => (float[n,64] y) {y = acme.Magic(x)}", {}))
     assert KERNELS.kernels(magic, PI) == ()
+
+
+def test_a_profile_from_an_emulated_device_says_so(tmp_path: Path) -> None:
+    widths = (64, 128, 256, 384, 512)
+    cases = [Measurable(linear(tmp_path, width), width / 100, kind="simulated") for width in widths]
+    assert "5 networks simulated on this device" in KERNELS.fit(cases, PI).fitted["latency"]["source"]
 
 
 def test_refusals_say_why(tmp_path: Path) -> None:

@@ -32,13 +32,17 @@ def fitted_entries(
         rows = [at for at, value in enumerate(column) if value is not None]
         if len(rows) >= FEWEST:
             numbers = np.array([column[at] for at in rows], dtype=float)
-            found[quantity] = _entry([loads[at] for at in rows], numbers, base)
+            kinds = sorted({measured[at].kind for at in rows})
+            source = f"engine calibrate on {len(rows)} networks {' and '.join(kinds)} on this device"
+            found[quantity] = _entry([loads[at] for at in rows], numbers, base, source)
     if "latency" not in found:
         raise TargetError(f"{len(measured)} measured networks are too few to calibrate by; {FEWEST} are the fewest")
     return found
 
 
-def _entry(loads: Sequence[Sequence[Workload]], measured: Floats, base: Target) -> Mapping[str, Any]:
+def _entry(
+    loads: Sequence[Sequence[Workload]], measured: Floats, base: Target, source: str
+) -> Mapping[str, Any]:
     """Coefficients for one quantity; whether the runtime works on zeros is what fits better."""
     prior = read_prior(base.unit)
     tried: list[tuple[float, bool, Floats]] = []
@@ -46,7 +50,7 @@ def _entry(loads: Sequence[Sequence[Workload]], measured: Floats, base: Target) 
         terms = np.array([sum(design(load.works, idle=idle) for load in each) for each in loads])
         tried.append((left_out_error(terms, measured, prior.coefficients), idle, terms))
     error, idle, terms = min(tried, key=lambda one: one[0])
-    source = f"engine calibrate on {len(measured)} networks measured on this device; error by {FOLDS} folds"
+    source = f"{source}; error by {FOLDS} folds"
     return to_entry(fit(terms, measured, prior.coefficients), len(measured), source, error, idle=idle)
 
 

@@ -100,11 +100,15 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Measurable:
-    """A network that was measured on a device: latency in ms, and energy in mJ where a meter was read."""
+    """A network that was measured on a device: latency in ms, and energy in mJ where a meter was read.
+
+    `kind` is that of a `Measurement`: `simulated` on an emulated device.
+    """
 
     model: Model
     latency_ms: float
     energy_mj: Optional[float] = None
+    kind: str = "measured"
 
 
 @runtime_checkable

@@ -24,8 +24,8 @@ from edgewright.targets import THIS_HOST, find_target
 from edgewright.types import Model, Target
 from edgewright.verbs.subject import job_for, lowered_model, target_at
 
-PROBE = Preset("probe", seconds=0.2, runs=30, rounds=1)
-PASSES = 2
+PROBE = Preset("probe", seconds=0.1, runs=15, rounds=1)
+PASSES = 3
 COLUMNS = ("model", "latency_ms", "energy_mj")
 FEWEST = 5
 
@@ -136,4 +136,4 @@ def _measurable(model: Model, found: Measured) -> Iterator[Measurable]:
     """What a network took; nothing where it was not measured."""
     latency, energy = found.latency["p50"].value, found.energy and found.energy.total.value
     if latency:
-        yield Measurable(model, latency, energy or None)
+        yield Measurable(model, latency, energy or None, found.latency["p50"].kind)
