@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgewright.errors import ModelError
 from edgewright_devices.fusions import fuse
@@ -77,7 +77,14 @@ def _drop_values(graph: onnx.GraphProto) -> None:
             tensor.external_data.add(key="location", value="dropped")
 
 
-def branches(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+class Branched(Protocol):
+    """A node, as far as its branches need it."""
+
+    @property
+    def attribute(self) -> Sequence[onnx.AttributeProto]: ...
+
+
+def branches(node: Branched) -> Iterator[onnx.GraphProto]:
     """The branches of an `If`."""
     return (attribute.g for attribute in node.attribute if attribute.name.endswith("_branch"))
 

@@ -51,9 +51,10 @@ def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
 def known(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     """The sizes of a tensor, None unless all are known."""
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in tensor.shape.dim)
+    sizes = tuple([dim.dim_value for dim in tensor.shape.dim])
+    if not all(sizes) and not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return None  # a size that is not known reads as 0
+    return sizes if sizes or tensor.HasField("shape") else None
 
 
 def _fold_sizes(proto: onnx.ModelProto) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,25 @@ SELECT = {"Gather", "GatherElements", "GatherND", "Slice"}
 
 PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinear", "Split", "ReduceMean"}
 """Operators whose inputs after the first are parameters, not data."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node read once: its fields in the file are looked up by every rule, which is slow."""
+
+    name: str
+    op_type: str
+    domain: str
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    attribute: Sequence[onnx.AttributeProto]
+
+
+def _nodes(graph: onnx.GraphProto) -> tuple[Node, ...]:
+    return tuple(
+        Node(node.name, node.op_type, node.domain, tuple(node.input), tuple(node.output), node.attribute)
+        for node in graph.node
+    )
 
 
 @dataclass(frozen=True)
@@ -157,13 +176,12 @@ class _Tensors:
 
 
 def _count(graph: onnx.GraphProto, tensors: _Tensors) -> Workload:
-    tensors = tensors.copy()
-    _read_tensors(graph, tensors)
+    tensors, nodes = tensors.copy(), _nodes(graph)
+    _read_tensors(graph, nodes, tensors)
     works: list[Work] = []
     opaque: list[str] = []
     uncounted: list[str] = []
-    for node in graph.node:
-        label = f"{node.name or node.output[0]} ({node.op_type})"
+    for node in nodes:
         if node.op_type == "If":
             inner = max((_count(branch, tensors) for branch in branches(node)), key=lambda load: load.macs)
             works += inner.works
@@ -174,18 +192,22 @@ def _count(graph: onnx.GraphProto, tensors: _Tensors) -> Workload:
         elif not _is_opaque(node) and _known(node, tensors):
             works.append(_work(node, tensors))
         elif _is_opaque(node) or _multiplies(node):
-            opaque.append(label)
+            opaque.append(_label(node))
         else:
-            uncounted.append(label)
+            uncounted.append(_label(node))
     return Workload(tuple(works), tuple(opaque), tuple(uncounted))
 
 
-def _is_opaque(node: onnx.NodeProto) -> bool:
+def _label(node: Node) -> str:
+    return f"{node.name or node.output[0]} ({node.op_type})"
+
+
+def _is_opaque(node: Node) -> bool:
     """Whether shapes do not tell the node's work: a loop, an attention, an operator of someone's own."""
     return node.op_type in OPAQUE or node.domain not in {"", "ai.onnx", "ai.onnx.ml"}
 
 
-def _read_tensors(graph: onnx.GraphProto, tensors: _Tensors) -> None:
+def _read_tensors(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> None:
     for initializer in graph.initializer:
         tensors.shapes[initializer.name] = tuple(initializer.dims)
         tensors.type(initializer.name, initializer.data_type)
@@ -196,19 +218,20 @@ def _read_tensors(graph: onnx.GraphProto, tensors: _Tensors) -> None:
         sizes = known(value)
         if sizes is not None:
             tensors.shapes.setdefault(value.name, sizes)
-        if value.name not in tensors.bits:
-            tensors.type(value.name, value.type.tensor_type.elem_type)
-    uses = Counter(name for node in graph.node for name in node.input)
-    for node in graph.node:
+        name = value.name
+        if name not in tensors.bits:
+            tensors.type(name, value.type.tensor_type.elem_type)
+    uses = Counter(name for node in nodes for name in node.input)
+    for node in nodes:
         _follow(node, tensors)
         if uses[node.output[0]] == 1 and (_multiplies(node) or _is_fused(node, tensors)):
             tensors.products.add(node.output[0])
-    _narrow_outputs(graph, tensors)
-    wide = (node for node in graph.node if node.op_type in WIDE and node.op_type not in FUSED)
+    _narrow_outputs(nodes, tensors)
+    wide = (node for node in nodes if node.op_type in WIDE and node.op_type not in FUSED)
     tensors.widened.update(name for node in wide for name in node.input)
 
 
-def _follow(node: onnx.NodeProto, tensors: _Tensors) -> None:
+def _follow(node: Node, tensors: _Tensors) -> None:
     """Mark what is constant, and give dequantised tensors the width they are stored in."""
     read = [name for name in node.input if name]
     if node.op_type == "Constant" or (read and all(name in tensors.constants for name in read)):
@@ -223,7 +246,7 @@ def _follow(node: onnx.NodeProto, tensors: _Tensors) -> None:
         tensors.quantised.add(node.output[0])
 
 
-def _gives_zeros(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+def _gives_zeros(node: Node, tensors: _Tensors) -> bool:
     """Whether all that the node writes is 0, or as constant as that: it multiplies by 0, or reads nothing else."""
     if node.op_type == "Mul":
         return any(name in tensors.zeros for name in node.input)
@@ -232,17 +255,21 @@ def _gives_zeros(node: onnx.NodeProto, tensors: _Tensors) -> bool:
 
 
 def _is_zero(initializer: onnx.TensorProto) -> bool:
-    """Whether a small constant is 0 throughout."""
+    """Whether a constant is the number 0; a zero point is none."""
     from onnx import numpy_helper
 
-    inline = initializer.data_location != initializer.EXTERNAL
-    return inline and math.prod(initializer.dims) == 1 and not numpy_helper.to_array(initializer).any()
+    wide = initializer.data_type in (initializer.FLOAT, initializer.FLOAT16, initializer.DOUBLE)
+    if not wide or initializer.data_location == initializer.EXTERNAL or math.prod(initializer.dims) != 1:
+        return False
+    if initializer.raw_data or initializer.float_data:
+        return not any(initializer.raw_data or initializer.float_data)
+    return not numpy_helper.to_array(initializer).any()
 
 
-def _narrow_outputs(graph: onnx.GraphProto, tensors: _Tensors) -> None:
+def _narrow_outputs(nodes: Sequence[Node], tensors: _Tensors) -> None:
     """A node between DequantizeLinear and QuantizeLinear runs fused with both: its output is written narrow."""
-    by_output = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
+    by_output = {name: node for node in nodes for name in node.output}
+    for node in nodes:
         if node.op_type != "QuantizeLinear":
             continue
         chain = [node.input[0]]
@@ -253,14 +280,14 @@ def _narrow_outputs(graph: onnx.GraphProto, tensors: _Tensors) -> None:
             tensors.quantised.update(chain)
 
 
-def _is_quantised(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+def _is_quantised(node: Node, tensors: _Tensors) -> bool:
     """Whether the node computes on narrow integers: those it reads, or those it reads dequantised."""
     operands = _operands(node)[:2]
     narrow = bool(operands) and all(name in tensors.quantised for name in operands)
     return narrow and node.op_type not in WIDE
 
 
-def _is_free(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+def _is_free(node: Node, tensors: _Tensors) -> bool:
     """Constant expressions are folded, views move nothing, and (de)quantising is fused into its neighbours."""
     if all(name in tensors.constants for name in node.output) or node.op_type in VIEWS:
         return True
@@ -271,26 +298,26 @@ def _is_free(node: onnx.NodeProto, tensors: _Tensors) -> bool:
     return _is_fused(node, tensors)
 
 
-def _is_fused(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+def _is_fused(node: Node, tensors: _Tensors) -> bool:
     """Whether the node only finishes a product: normalises it, activates it or adds a constant to it."""
     data = _data(node, tensors)
     finishes = node.op_type in FUSED or (node.op_type in {"Add", "Mul"} and len(node.input) == 2)
     return finishes and len(data) == 1 and data[0] in tensors.products
 
 
-def _data(node: onnx.NodeProto, tensors: _Tensors) -> list[str]:
+def _data(node: Node, tensors: _Tensors) -> list[str]:
     return [name for name in node.input if name and name not in tensors.constants]
 
 
-def _multiplies(node: onnx.NodeProto) -> bool:
+def _multiplies(node: Node) -> bool:
     return node.op_type in CONVOLUTIONS | PRODUCTS | RECURRENT | {"Gemm", "Einsum"}
 
 
-def _known(node: onnx.NodeProto, tensors: _Tensors) -> bool:
+def _known(node: Node, tensors: _Tensors) -> bool:
     return all(name in tensors.shapes for name in (*_operands(node), node.output[0]))
 
 
-def _operands(node: onnx.NodeProto) -> list[str]:
+def _operands(node: Node) -> list[str]:
     """The data that the node reads, weights included."""
     read = [name for name in node.input if name]
     if node.op_type.endswith("Integer"):
@@ -298,7 +325,7 @@ def _operands(node: onnx.NodeProto) -> list[str]:
     return read[:1] if node.op_type in PARAMETRIC else read
 
 
-def _work(node: onnx.NodeProto, tensors: _Tensors) -> Work:
+def _work(node: Node, tensors: _Tensors) -> Work:
     macs = _macs(node, tensors)
     read = _operands(node)
     weights = sum(tensors.bytes(name) for name in read if name in tensors.constants)
@@ -318,7 +345,7 @@ def _work(node: onnx.NodeProto, tensors: _Tensors) -> Work:
     )
 
 
-def _macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+def _macs(node: Node, tensors: _Tensors) -> int:
     """Multiply-accumulates of a node: each element of the output times what is summed into it."""
     if not _multiplies(node):
         return 0
@@ -335,13 +362,13 @@ def _macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
     return tensors.size(node.output[0]) * summed
 
 
-def _recurrent_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+def _recurrent_macs(node: Node, tensors: _Tensors) -> int:
     """Every step of every example multiplies by both weight matrices."""
     steps, batch = tensors.shapes[node.input[0]][:2]
     return steps * batch * (tensors.size(node.input[1]) + tensors.size(node.input[2]))
 
 
-def _einsum_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
+def _einsum_macs(node: Node, tensors: _Tensors) -> int:
     """The product of the sizes of all labels."""
     terms = _attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
@@ -350,7 +377,7 @@ def _einsum_macs(node: onnx.NodeProto, tensors: _Tensors) -> int:
     return math.prod(sizes.values()) if len(terms) > 1 else 0
 
 
-def _product(node: onnx.NodeProto, tensors: _Tensors, macs: int) -> Product:
+def _product(node: Node, tensors: _Tensors, macs: int) -> Product:
     """The loops behind `macs`."""
     right = tensors.shapes[_operands(node)[1]]
     constant = _operands(node)[1] in tensors.constants
@@ -366,7 +393,7 @@ def _product(node: onnx.NodeProto, tensors: _Tensors, macs: int) -> Product:
     return Product(max(1, macs // (summed * max(1, given))), summed, given, constant=constant)
 
 
-def _dtype(node: onnx.NodeProto, tensors: _Tensors) -> str:
+def _dtype(node: Node, tensors: _Tensors) -> str:
     if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
         return "int8"
     if _is_quantised(node, tensors):
@@ -374,7 +401,7 @@ def _dtype(node: onnx.NodeProto, tensors: _Tensors) -> str:
     return "float16" if tensors.bits.get(node.input[0], 32) == 16 else "float32"
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def _attribute(node: Node, name: str, default: Any) -> Any:
     import onnx
 
     for attribute in node.attribute:

@@ -40,9 +40,7 @@ def fitted_entries(
     return found
 
 
-def _entry(
-    loads: Sequence[Sequence[Workload]], measured: Floats, base: Target, source: str
-) -> Mapping[str, Any]:
+def _entry(loads: Sequence[Sequence[Workload]], measured: Floats, base: Target, source: str) -> Mapping[str, Any]:
     """Coefficients for one quantity; whether the runtime works on zeros is what fits better."""
     prior = read_prior(base.unit)
     tried: list[tuple[float, bool, Floats]] = []

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from edgewright.types import KernelCost, Target
 from edgewright_devices.predictor.coefficients import Known, known_of
-from edgewright_devices.predictor.kernels import design, kind_of
+from edgewright_devices.predictor.kernels import costs, kind_of
 from edgewright_devices.workload import Work
 
 
-def itemise(works: Iterable[Work], latency: Known, target: Target) -> tuple[KernelCost, ...]:
+def itemise(works: Sequence[Work], latency: Known, target: Target) -> tuple[KernelCost, ...]:
     """The cost of every kernel: energy by its own coefficients, else by the watts of the profile, else None."""
-    energy = known_of(target, "energy")
-    return tuple(_cost(work, latency, energy, target) for work in works if latency.idle or not work.idle)
+    taken = costs(works, latency.posterior.coefficients)
+    return tuple(_cost(work, ms, mj, target) for work, ms, mj in zip(works, taken, _energies(works, taken, target)))
 
 
-def _cost(work: Work, latency: Known, energy: Known | None, target: Target) -> KernelCost:
-    terms = design([work], idle=True)
-    ms = float(terms @ latency.posterior.coefficients)
+def _energies(works: Sequence[Work], taken: Sequence[float], target: Target) -> Sequence[float | None]:
+    known = known_of(target, "energy")
+    if known is not None:
+        return costs(works, known.posterior.coefficients)
     watts = target.power.get("active_w")
-    spent = ms * watts.value if watts else None
+    return [ms * watts.value if watts else None for ms in taken]
+
+
+def _cost(work: Work, ms: float, mj: float | None, target: Target) -> KernelCost:
     peak = target.compute.get(work.dtype, target.compute.get("float32"))
     return KernelCost(
         name=work.name,
@@ -30,7 +34,7 @@ def _cost(work: Work, latency: Known, energy: Known | None, target: Target) -> K
         ops=work.ops,
         bytes=work.bytes,
         latency_ms=ms,
-        energy_mj=float(terms @ energy.posterior.coefficients) if energy else spent,
+        energy_mj=mj,
         peak_gops=peak.value if peak else 0.0,
         bandwidth_gbs=target.bandwidth.value,
     )

@@ -5,7 +5,7 @@ Terms come from the loops of a kernel alone. None knows a network, an architectu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgewright_devices.workload import Work
@@ -123,3 +123,9 @@ def design(works: Iterable[Work], *, idle: bool, far: float | None = None) -> np
         for name, amount in terms_of(work, share).items():
             total[INDEX[name]] += amount
     return total
+
+
+def costs(works: Sequence[Work], coefficients: npt.NDArray[np.float64]) -> list[float]:
+    """What each kernel of a graph takes."""
+    share, each = far_share(works), coefficients.tolist()
+    return [sum(each[INDEX[name]] * amount for name, amount in terms_of(work, share).items()) for work in works]

@@ -81,7 +81,7 @@ class Kernels:
         loads, latency = _workloads(model), known_of(target, "latency")
         if latency is None or _opaque(model, loads):
             return ()
-        return itemise((work for load in loads for work in load.works), latency, target)
+        return itemise(_works(loads, latency), latency, target)
 
     def probes(self, folder: Path) -> Sequence[Path]:
         """The micro-networks to measure on a device."""
@@ -190,12 +190,11 @@ def _unsure(terms: Floats, known: Known) -> float:
 
 def _conditions(loads: Sequence[Workload], known: Known) -> dict[str, Any]:
     """What the number rests on, and the kernels with their shares, the dearest first."""
-    from edgewright_devices.predictor.kernels import design
+    from edgewright_devices.predictor.kernels import costs
 
-    each = [
-        (work.name, work.operator, float(design([work], idle=True) @ known.posterior.coefficients))
-        for work in _works(loads, known)
-    ]
+    works = _works(loads, known)
+    taken = costs(works, known.posterior.coefficients)
+    each = [(work.name, work.operator, cost) for work, cost in zip(works, taken)]
     found: dict[str, Any] = {
         "macs": sum(load.macs for load in loads),
         "fitted": known.fitted,
