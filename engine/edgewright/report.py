@@ -9,12 +9,14 @@ from typing import Any, cast
 from edgewright.bench import Bench
 from edgewright.bundle import plain
 from edgewright.job import Candidate, Job
+from edgewright.protocols import Modelling
 from edgewright.race import Raced
+from edgewright.registry import PREDICTORS, Registry, blame
 from edgewright.steadiness import warnings
 from edgewright.tables import describe_device
 from edgewright.targets import THIS_HOST, unlike
 from edgewright.timings import WORST
-from edgewright.types import Evidence, Measurement, Report, Row, Verdict, unknown
+from edgewright.types import Evidence, Measurement, Model, Report, Row, Target, Verdict, unknown
 
 
 def build_report(
@@ -35,7 +37,7 @@ def build_report(
         model=job.model.name,
         target=job.target.name,
         device=_device(bench),
-        rows=rows(original, shipped),
+        rows=(*rows(original, shipped), *modelled_rows(candidates[0].model, chosen.model, job.target, bench.registry)),
         verdict=verdict,
         steps=tuple(steps),
         candidates=tuple(_candidate(c, raced[c.name], evidence.get(c.name)) for c in candidates),
@@ -69,6 +71,15 @@ def rows(original: Evidence, shipped: Evidence) -> tuple[Row, ...]:
         if other.quantity in by_name or other.quantity == WORST:
             found.append(Row(other.quantity, by_name.get(other.quantity, nothing), other))
     return tuple(found)
+
+
+def modelled_rows(original: Model, shipped: Model, target: Target, registry: Registry) -> tuple[Row, ...]:
+    """What the target's predictor models of both; nothing where it models nothing, or the original ships."""
+    offer = registry.get(PREDICTORS, target.predictor)
+    if original.digest == shipped.digest or not isinstance(offer.value, Modelling):
+        return ()
+    with blame(offer, f"modelling energy for {target.name}"):
+        return tuple(offer.value.modelled(original, shipped, target))
 
 
 def _device(bench: Bench) -> str:

@@ -19,6 +19,13 @@ FIGURES = {"memory": "B", "cores": "cores", "bandwidth": "GB/s"}
 TABLES = {
     "compute": {"float32": "GFLOP/s", "float16": "GFLOP/s", "bfloat16": "GFLOP/s", "int8": "GOP/s"},
     "power": {"idle_w": "W", "active_w": "W"},
+    "operations": dict.fromkeys(
+        (
+            *(f"{step}_{dtype}" for step in ("multiply", "add") for dtype in ("float32", "float16")),
+            *("multiply_int8", "add_int32", "shift", "agree", "dram", "buffer"),
+        ),
+        "pJ",
+    ),
 }
 FITTED = {"coefficients": dict, "spread": dict, "noise": float, "error": float, "n": int, "idle": bool, "source": str}
 """What a predictor's coefficients for one quantity come with."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import TargetError
 from edgewright.protocols import Measurable, Predictor
-from edgewright.types import GraphFile, KernelCost, Measurement, Model, Target, unknown
+from edgewright.types import GraphFile, KernelCost, Measurement, Model, Row, Target, unknown
 from edgewright_devices.workload import Work, Workload, workload
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class Kernels:
         from edgewright_devices.predictor.profile import profile_of
 
         return profile_of(target)
+
+    def modelled(self, first: Model, other: Model, target: Target) -> Sequence[Row]:
+        """What the table of operations says of both."""
+        from edgewright_devices.energy_model import compared
+
+        return compared(first, other, target)
 
     def _energy_by_power(self, model: Model, target: Target) -> Measurement:
         """Latency times the watts of the profile, whose own error is added."""

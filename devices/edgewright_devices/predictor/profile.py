@@ -36,6 +36,7 @@ def profile_of(target: Target) -> str:
     figures: dict[str, Figure] = {"memory": target.memory, "cores": target.cores, "bandwidth": target.bandwidth}
     figures |= {f"compute.{dtype}": figure for dtype, figure in target.compute.items()}
     figures |= {f"power.{key}": figure for key, figure in target.power.items()}
+    figures |= {f"operations.{key}": figure for key, figure in target.operations.items()}
     for name, figure in figures.items():
         lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in vars(figure).items())]
     return "\n".join(lines) + "\n\n" + written(target.fitted)

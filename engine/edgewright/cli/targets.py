@@ -43,6 +43,7 @@ def command(name: str | None, as_json: bool, no_plugin: tuple[str, ...], cache: 
     figures = {"memory": target.memory, "cores": target.cores, "bandwidth": target.bandwidth}
     figures |= {f"compute {dtype}": figure for dtype, figure in target.compute.items()}
     figures |= {f"power {name}": figure for name, figure in target.power.items()}
+    figures |= {f"operation {name}": figure for name, figure in target.operations.items()}
     rows = [
         (label, amount(f.value, "B") if f.unit == "B" else f"{digits(f.value)} {f.unit}", f.source)
         for label, f in figures.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional, Protocol, runtime_checkable
 
-from edgewright.types import Device, KernelCost, Measurement, Model, Source, Target
+from edgewright.types import Device, KernelCost, Measurement, Model, Row, Source, Target
 
 
 class Process(Protocol):
@@ -134,6 +134,15 @@ class Itemising(Predictor, Protocol):
 
     def kernels(self, model: Model, target: Target) -> Sequence[KernelCost]:
         """Every kernel of the first variant, in the order of the graph; none where `predict` gives a reason instead."""
+        ...
+
+
+@runtime_checkable
+class Modelling(Predictor, Protocol):
+    """A predictor that also models energy from what each primitive takes, whatever the device runs it with."""
+
+    def modelled(self, first: Model, other: Model, target: Target) -> Sequence[Row]:
+        """Rows of a report that compare both, their measurements of kind `modelled`."""
         ...
 
 

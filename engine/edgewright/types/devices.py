@@ -24,6 +24,7 @@ class Target:
     `models` are patterns of what such a device calls itself: its board, or its system on a chip.
     `fitted` holds, by quantity, what a predictor learnt from measurements of such a device.
     `meters` are tried in order, and the first that finds its sensor is read.
+    `operations` are what primitives take, in the place of the built-in table's entries (pJ).
     Units: memory in bytes, compute in GFLOP/s (or GOP/s for integers), bandwidth in GB/s, power in W;
     each Figure repeats its own.
     """
@@ -39,6 +40,7 @@ class Target:
     family: str = ""
     default: bool = False
     power: Mapping[str, Figure] = field(default_factory=dict)
+    operations: Mapping[str, Figure] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ("ort",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     meters: tuple[str, ...] = ()

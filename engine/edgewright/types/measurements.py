@@ -11,7 +11,8 @@ from typing import Any, Optional
 class Measurement:
     """One number with all it takes to believe it.
 
-    `kind` is `measured`, `simulated` (emulator or fake sensor) or `predicted`. A value that could not be
+    `kind` is `measured`, `simulated` (emulator or fake sensor), `predicted`, or `modelled` (from a table of what
+    primitives take). A value that could not be
     had is None, and `reason` says why. `interval` is the 95 % one.
     """
 
