@@ -95,9 +95,9 @@ def prepare(module: nn.Module, grids: Grids) -> nn.Module:
     return replaced(module, grids, rounding)
 
 
-def replaced(module: nn.Module, paths: Iterable[str], make: Callable[[str, nn.Module], QuantizedLayer]) -> nn.Module:
+def replaced(module: nn.Module, paths: Iterable[str], make: Callable[[str, nn.Module], nn.Module]) -> nn.Module:
     """Put what `make` makes of the layers at `paths` in their places; as `prepare` otherwise."""
-    made: dict[nn.Module, QuantizedLayer] = {}
+    made: dict[nn.Module, nn.Module] = {}
     for path in paths:
         layer = module.get_submodule(path)
         if not is_layer(layer):

@@ -30,6 +30,20 @@ class Params(TrainingParams):
             "choices": ("weights", "powers"),
         },
     )
+    experts: str = field(
+        default="shift",
+        metadata={
+            "help": "shift: all tokens shift; mixture: a router sends each token of linear layers to shifts or products",
+            "choices": ("shift", "mixture"),
+        },
+    )
+    latencies: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "of a mixture's products and shifts, as in 6+4; none to measure them", "low": 1e-9},
+    )
+    balance: float = field(
+        default=0.1, metadata={"help": "weight of the loss that evens out what a mixture's experts cost", "low": 0}
+    )
     attention: str = field(
         default="softmax",
         metadata={

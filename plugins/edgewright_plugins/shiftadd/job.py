@@ -9,18 +9,21 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from edgewright.errors import RefusedError
+from edgewright.errors import RecipeError, RefusedError
 from edgewright.protocols import Context
 from edgewright.torchkit.anatomy import Attention, examine
 from edgewright.torchkit.data import Inputs
 from edgewright.torchkit.fakequant import QuantizedLayer
 from edgewright.torchkit.fakequant_prepare import Grids, layers_of, replaced, usual_grids
+from edgewright.torchkit.losses import Objective
 from edgewright.torchkit.training import Training, decayed_and_not
 from edgewright.types import Json, Model
 from edgewright_plugins.rounded_training import listed, module_of, read, rewritten, seen, trained
 from edgewright_plugins.shiftadd import Params
 from edgewright_plugins.shiftadd.attention import SignAttention, attend, binarisable
 from edgewright_plugins.shiftadd.layers import PowerLayer, ShiftLayer
+from edgewright_plugins.shiftadd.mixture import balanced, mixture_of, mixtures
+from edgewright_plugins.shiftadd.prices import measured
 
 RATES = {"weights": 5e-4, "powers": 2e-4}
 FASTER = 20.0
@@ -52,8 +55,28 @@ def decide(model: Model, params: Params, context: Context) -> Json:
             "shifts": paths,
             "grids": listed(grids),
             "attentions": [asdict(each) for each in found],
+            "latencies": _latencies(module, paths, batches, params, context) if params.experts == "mixture" else [],
         },
     )
+
+
+def _latencies(
+    module: nn.Module, paths: Sequence[str], batches: Sequence[Inputs], params: Params, context: Context
+) -> list[float]:
+    """Of products and of shifts, as they were said, or of the first layer that is mixed.
+
+    Raises: RefusedError when no linear layer is left to mix; RecipeError for another number of latencies than two.
+    """
+    linear = [path for path in paths if isinstance(module.get_submodule(path), nn.Linear)]
+    if not linear:
+        raise RefusedError(
+            "a mixture routes tokens through linear layers, and none of these shifts; leave experts=shift"
+        )
+    if len(params.latencies) not in (0, 2):
+        raise RecipeError(f"shiftadd: latencies has {len(params.latencies)} numbers; write those of products+shifts")
+    if params.latencies:
+        return list(params.latencies)
+    return cast("list[float]", context.remember("latencies", lambda: measured(module, linear[0], batches[0], context)))
 
 
 def _first(example: Inputs) -> Inputs:
@@ -86,25 +109,42 @@ def rewrite(model: Model, decision: Json) -> Model:
     attentions = [Attention(**each) for each in said["attentions"]]
 
     def change(module: nn.Module) -> nn.Module:
-        return attend(shifting(module, grids, said["shifts"], params.train), attentions, params.attention)
+        mixed = params.experts == "mixture"
+        return attend(shifting(module, grids, said["shifts"], params.train, mixed), attentions, params.attention)
 
     return rewritten(model, decision, "shiftadd", change)
 
 
-def shifting(module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str = "weights") -> nn.Module:
-    """Replace layers in place: those in `shifts` by layers that shift, whose weight's grid does not count."""
+def shifting(
+    module: nn.Module, grids: Grids, shifts: Sequence[str], learns: str = "weights", mixed: bool = False
+) -> nn.Module:
+    """Replace layers in place: those in `shifts` by layers that shift, or by mixtures where they are linear."""
 
-    def make(path: str, layer: nn.Module) -> QuantizedLayer:
+    def make(path: str, layer: nn.Module) -> nn.Module:
         weights, inputs = grids[path]
-        return KINDS[learns](layer, inputs) if path in shifts else QuantizedLayer(layer, weights, inputs)
+        if path not in shifts:
+            return QuantizedLayer(layer, weights, inputs)
+        if mixed and isinstance(layer, nn.Linear):
+            return mixture_of(layer, QuantizedLayer(layer, weights, inputs), KINDS[learns])
+        return KINDS[learns](layer, inputs)
 
-    return replaced(module, grids, make)
+    # Routers start alike wherever they are made.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return replaced(module, grids, make)
 
 
 def train_shifts(model: Model, decision: Json, context: Context) -> Model:
     """The model after training. Raises: RefusedError without a training split, unless there is no training."""
-    params = Params(**cast("dict[str, Any]", decision)["params"])
-    return trained(model, "shiftadd", params, context, settings=settings, notes=_notes, groups=groups)
+    said = cast("dict[str, Any]", decision)
+    params = Params(**said["params"])
+
+    def objective(usual: Objective) -> Objective:
+        return balanced(usual, said["latencies"], params.balance) if said["latencies"] else usual
+
+    return trained(
+        model, "shiftadd", params, context, settings=settings, notes=_notes, groups=groups, objective=objective
+    )
 
 
 def settings(params: Params) -> Training:
@@ -135,6 +175,9 @@ def _notes(module: nn.Module, how: str) -> str:
     done = [f"{len(shifts)} layers shift, {len(layers) - len(shifts)} others are int8"]
     if weights:
         done.append(f"{weights} weights of 4 bits, {100 * zeros / weights:.0f} % of them 0")
+    if mixed := mixtures(module):
+        share = sum(each.share for each in mixed) / len(mixed)
+        done.append(f"{len(mixed)} mixtures, in which {100 * share:.0f} % of the tokens shift")
     if attentions:
         done.append(f"{len(attentions)} attentions by signs ({attentions[0].form})")
     return "; ".join((*done, how))
