@@ -32,6 +32,7 @@ from edgewright_plugins.shiftadd import Params
 from edgewright_plugins.shiftadd.attention import attend, binarisable
 from edgewright_plugins.shiftadd.job import chosen, groups, settings, shifting
 from edgewright_plugins.shiftadd.layers import ShiftLayer
+from edgewright_plugins.shiftadd.mixture import balanced, mixtures
 
 PAGE = RESULTS / "shiftadd.md"
 BEGIN, END = "<!-- benchmarks/shiftadd.py writes from here -->", "<!-- to here -->"
@@ -40,7 +41,9 @@ ONCE = Params(epochs=1)
 WAYS = {
     "attention by signs": replace(ONCE, layers="none", attention="hamming", others="float"),
     "all MLPs shift": replace(ONCE, layers="mlp", rate=1e-4),
+    "mixture": replace(ONCE, layers="mlp", rate=1e-4, experts="mixture", latencies=(1.0, 0.73)),
 }
+"""The latencies of the mixture are the geometric mean of docs/results/shift-kernels.md."""
 ALLOWED = {"attention by signs": 1.0, "all MLPs shift": 3.0}
 EXPORTED = 100
 """Test images that the exported graph answers."""
@@ -54,7 +57,8 @@ def start(task: Task, params: Params) -> nn.Module:
     paths = chosen(module, [layer.path for layer in layers], params.layers, first, {})
     found = [] if params.attention == "softmax" else binarisable(module, first, {})
     grids = {path: pair for path, pair in usual_grids(layers, 8, 8).items() if path in paths or params.others == "int8"}
-    attend(shifting(module, grids, paths, params.train), found, params.attention)
+    mixed = params.experts == "mixture"
+    attend(shifting(module, grids, paths, params.train, mixed), found, params.attention)
     calibrate(module, seen)
     return module
 
@@ -81,6 +85,8 @@ def run_seed(way: str, seed: int, steps: int, task: Task, folder: Path) -> dict[
     data = Some(TaskData(replace(task, seed=seed), ("image",), params.batch, augment=task.augment), steps)
     training = replace(settings(params), seed=seed)
     objective = distilled(trained(NETWORK), weight=params.distill)
+    if params.experts == "mixture":
+        objective = balanced(objective, params.latencies, params.balance)
     fitted = fit(module, data, training, objective, folder=folder, groups=groups)
     observe(module, inputs(task, "calibration", 64, 4))
     plain = settle(copy.deepcopy(module), inputs(task, "calibration", 1, 1)[0])
@@ -90,6 +96,7 @@ def run_seed(way: str, seed: int, steps: int, task: Task, folder: Path) -> dict[
         "test": round(accuracy(plain, task, "test"), 2),
         "agreement": round(agreement(plain, task, EXPORTED), 2),
         "share of FP32's bytes": round(share(plain, task), 4) if params.layers != "none" else "",
+        "tokens that shift": [round(each.share, 3) for each in mixtures(module)] or "",
         "seconds": round(fitted.seconds),
     }
 

@@ -1,4 +1,4 @@
-"""Mixtures of products and shifts: the loss, the router's gradient, static routing, the graph, and the share of tokens."""
+"""Mixtures of products and shifts: the loss, the router's gradient, static routing, the graph, shares of tokens."""
 
 from __future__ import annotations
 

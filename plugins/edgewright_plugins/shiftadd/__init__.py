@@ -33,7 +33,7 @@ class Params(TrainingParams):
     experts: str = field(
         default="shift",
         metadata={
-            "help": "shift: all tokens shift; mixture: a router sends each token of linear layers to shifts or products",
+            "help": "shift: all tokens shift; mixture: a router sends each token of linear layers either way",
             "choices": ("shift", "mixture"),
         },
     )
