@@ -25,12 +25,15 @@ import numpy.typing as npt
 from edgewright_exporters.kernels import codebook, dot, epilogue
 from edgewright_exporters.kernels.dot import Dot, dot_of
 from edgewright_exporters.kernels.requantise import CODES, packed_codes, to_codes, to_codes_reference
-from edgewright_exporters.kernels.tiles import Spot, Tile, each_size, items_of, panels_of, tiles_of
+from edgewright_exporters.kernels.tiles import Spot, Tile, blocks_of, each_size, items_of, panels_of, tiles_of
 from edgewright_exporters.tir import builder
 from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
 Array = npt.NDArray[Any]
+
+FEW = 4
+"""Rows up to which codes are looked up for each product; with more of them, a panel is looked up once, ahead."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class QGemmCase:
         """How many weights lie in one byte."""
         return 2 if self.codes else 1
 
+    @property
+    def ahead(self) -> bool:
+        """Whether codes are looked up ahead of the products."""
+        return bool(self.codes) and self.rows > FEW
+
 
 def _way(case: QGemmCase, isa: Isa) -> Dot:
     return dot_of(isa, gentle=case.gentle)
@@ -66,7 +74,8 @@ def _way(case: QGemmCase, isa: Isa) -> Dot:
 def tiles(case: QGemmCase, isa: Isa) -> Sequence[Tile]:
     """A few tiles worth measuring, best guess first."""
     way = _way(case, isa)
-    registers = (isa.registers - (3 if case.codes else 0)) * isa.lanes // way.lanes
+    kept = 5 if case.codes and not case.ahead else 0
+    registers = (isa.registers - kept) * isa.lanes // way.lanes
     return tiles_of(case.rows, case.columns, lanes=way.lanes, registers=registers)
 
 
@@ -128,25 +137,58 @@ def function(case: QGemmCase, tile: Tile, isa: Isa, symbol: str) -> Any:
 
     def body(*parts: Any) -> None:
         *buffers, begin, end = parts
-        kernel = _Kernel(case, tile, _way(case, isa), dict(zip((pointer.name for pointer in pointers), buffers)))
+        named, way = dict(zip((pointer.name for pointer in pointers), buffers)), _way(case, isa)
+        looked_up = builder.registers(_panel_bytes(case, tile, way), "int8") if case.ahead else None
+        kernel = _Kernel(case, tile, way, named, looked_up)
         with builder.loop(begin, end) as item:
-            each_size(item, case.rows, case.columns, tile, lanes=_way(case, isa).lanes, write=partial(_block, kernel))
+            if looked_up is not None:
+                blocks = blocks_of(case.rows, tile.rows).count
+                with builder.when(builder.either(item == begin, item % blocks == 0)):
+                    _look_up(kernel, item // blocks)
+            each_size(item, case.rows, case.columns, tile, lanes=way.lanes, write=partial(_block, kernel))
 
     return builder.function(symbol, pointers, body)
 
 
+def _panel_bytes(case: QGemmCase, tile: Tile, way: Dot) -> int:
+    """How many bytes the weights of a panel are when none is packed."""
+    return ceil(case.depth / (way.step * case.packing)) * case.packing * way.step * tile.vectors * way.lanes
+
+
 @dataclass(frozen=True)
 class _Kernel:
-    """What every part of the function being written needs to know."""
+    """What every part of the function being written needs to know.
+
+    `looked_up` holds the int8 weights of the panel at hand, where there is such a buffer.
+    """
 
     case: QGemmCase
     tile: Tile
     dot: Dot
     buffers: dict[str, Any]
+    looked_up: Any
 
     @property
     def width(self) -> int:
         return self.tile.vectors * self.dot.lanes
+
+    @property
+    def packing(self) -> int:
+        """How many weights lie in a byte when they are multiplied."""
+        return self.case.packing if self.looked_up is None else 1
+
+
+def _look_up(kernel: _Kernel, panel: Any) -> None:
+    """Writes the int8 weights of a panel, which are as many vectors for each vector of codes as a byte has codes."""
+    way, packing, count = kernel.dot, kernel.case.packing, kernel.dot.lanes * kernel.dot.step
+    line = kernel.width * way.step
+    lines = ceil(kernel.case.depth / (way.step * packing))
+    with builder.loop(0, lines) as turn:
+        for at in range(0, line, count):
+            pairs = builder.held(builder.load(kernel.buffers["w"], (panel * lines + turn) * line + at, count))
+            for part in range(packing):
+                values = codebook.decode(way, pairs, part, kernel.case.codes)
+                builder.store(kernel.looked_up, (turn * packing + part) * line + at, values, count)
 
 
 def _block(kernel: _Kernel, spot: Spot) -> None:
@@ -163,7 +205,7 @@ def _block(kernel: _Kernel, spot: Spot) -> None:
 
 def _sum(kernel: _Kernel, spot: Spot, sums: Any) -> None:
     """Adds all products: in a loop while weights fill whole bytes and steps, and what is left after it."""
-    step, packing, depth = kernel.dot.step, kernel.case.packing, kernel.case.depth
+    step, packing, depth = kernel.dot.step, kernel.packing, kernel.case.depth
     turns = depth // (step * packing)
     if turns:
         with builder.loop(0, turns) as turn:
@@ -179,16 +221,25 @@ def _accumulate(kernel: _Kernel, spot: Spot, sums: Any, *, turn: Any, parts: Seq
     A single row has its columns in the outer loop: bytes of codes are then used up at once, and free their register.
     """
     case, way = kernel.case, kernel.dot
-    line = (spot.panel * ceil(case.depth / (way.step * case.packing)) + turn) * kernel.width * way.step
+    line = turn * (kernel.width * way.step)
+    if kernel.looked_up is None:
+        line += spot.panel * (ceil(case.depth / (way.step * case.packing)) * kernel.width * way.step)
     places = list(product(range(len(parts)), range(spot.rows), range(0, spot.width, way.lanes)))
     for part, row, at in sorted(places, key=itemgetter(2)) if spot.rows == 1 else places:
-        start = (spot.row + row) * case.depth + (turn * case.packing + part) * way.step
+        start = (spot.row + row) * case.depth + (turn * kernel.packing + part) * way.step
         spread = dot.spread(way, kernel.buffers["x"], start, dtype=case.takes, real=parts[part])
-        weights = builder.load(kernel.buffers["w"], line + at * way.step, way.lanes * way.step)
-        if case.codes:
-            weights = codebook.decode(way, weights, part, case.codes)
+        weights = _weights(kernel, line + at * way.step, part)
         to = row * kernel.width + at
         builder.store(sums, to, dot.multiply(way, builder.load(sums, to, way.lanes), spread, weights), way.lanes)
+
+
+def _weights(kernel: _Kernel, at: Any, part: int) -> Any:
+    """A vector of int8 weights."""
+    count = kernel.dot.lanes * kernel.dot.step
+    if kernel.looked_up is not None:
+        return builder.load(kernel.looked_up, at, count)
+    found = builder.load(kernel.buffers["w"], at, count)
+    return codebook.decode(kernel.dot, found, part, kernel.case.codes) if kernel.case.codes else found
 
 
 def _write(kernel: _Kernel, spot: Spot, row: int, at: int, sums: Any) -> None:
