@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from edgewright.bundle import plain
 from edgewright_exporters.report_html.datatable import folded
@@ -36,5 +36,14 @@ def chart(place: Place, kind: str, title: str, data: Mapping[str, Any], *, descr
 
 
 def as_script(data: Any) -> str:
-    """JSON that ends no script element, whatever names are in it."""
-    return json.dumps(plain(data), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    """JSON that ends no script element, whatever names are in it; five digits are more than a picture shows."""
+    text = json.dumps(_rounded(plain(data)), separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in cast("dict[str, Any]", value).items()}
+    return [_rounded(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value

@@ -92,7 +92,7 @@
       };
     },
     energy({rails, spans}) {
-      const points = Object.entries(rails).flatMap(([rail, samples]) => samples.map((sample) => ({rail, ...sample})));
+      const points = Object.entries(rails).flatMap(([rail, {s, watts}]) => s.map((at, i) => ({rail, s: at, watts: watts[i]})));
       const whats = [...new Set(spans.map((span) => span.what))];
       const tall = d3.max(points, (point) => point.watts) || 1;
       const shades = {idle: "transparent", original: FIRST};
@@ -119,7 +119,8 @@
           Plot.line(choices.filter((choice) => choice.front), {x: "speedup", y: "metric", stroke: FIRST, strokeWidth: 2, sort: "speedup"}),
           Plot.ruleY(choices, {x1: "low", x2: "high", y: "metric", stroke: RULE}),
           Plot.dot(choices, {x: "speedup", y: "metric", r: 6, fill: (choice) => (choice.ships ? PICK : choice.front ? SECOND : "var(--card)"), stroke: "var(--ink)"}),
-          Plot.text(choices, {x: "speedup", y: "metric", text: (choice) => short(choice.name) + (choice.ships ? " (ships)" : ""), dy: -13, ...halo}),
+          ...[choices.filter((_, i) => i % 2 === 0), choices.filter((_, i) => i % 2)].map((half, below) =>
+            Plot.text(half, {x: "speedup", y: "metric", text: (choice) => short(choice.name) + (choice.ships ? " (ships)" : ""), dy: below ? 15 : -14, ...halo})),
         ],
       };
     },

@@ -11,7 +11,7 @@ from edgewright_exporters.report_html.chart import chart
 from edgewright_exporters.report_html.datatable import datatable
 from edgewright_exporters.report_html.markup import Html, Place, element, section
 
-MOST_SAMPLES = 400
+MOST_SAMPLES = 200
 """Of a rail; where it told more, neighbours are averaged."""
 
 MOST_SPANS = 300
@@ -34,7 +34,7 @@ def energy(report: Report, place: Place) -> Html | None:
     if recording is None or not rails:
         return None
     start = min(samples[0][0] for samples in rails.values())
-    drawn = {rail: thinned([Sample((ns - start) / 1e9, watts) for ns, watts in each]) for rail, each in rails.items()}
+    drawn = {rail: _columns(thinned([Sample((ns - start) / 1e9, w) for ns, w in each])) for rail, each in rails.items()}
     spans = list(spans_of(recording.marks, start))
     data = {"rails": drawn, "spans": spans if len(spans) <= MOST_SPANS else []}
     table = _table(recording, rails)
@@ -48,6 +48,10 @@ def energy(report: Report, place: Place) -> Html | None:
         chart(place, "energy", title, data, describe=told + ".", table=table),
         note,
     )
+
+
+def _columns(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    return {"s": [each.s for each in samples], "watts": [each.watts for each in samples]}
 
 
 def watts_of(trace: Trace) -> list[tuple[int, float]]:

@@ -13,7 +13,7 @@ from edgewright_exporters.report_html.chart import chart
 from edgewright_exporters.report_html.datatable import datatable
 from edgewright_exporters.report_html.markup import Html, Place, element, join, section
 
-MOST = 40
+MOST = 16
 """Kernels with the most operations, of each model."""
 
 
@@ -38,7 +38,7 @@ def roofline(report: Report, place: Place) -> Html | None:
         return None
     data = {
         "models": list(dict.fromkeys(point.model for point in found)),
-        "points": found,
+        "points": [{key: value for key, value in vars(p).items() if key not in ("dtype", "roof")} for p in found],
         "roofs": [{"dtype": dtype, "gops": gops, "gbs": gbs} for dtype, gops, gbs in roofs],
     }
     told = [f"{dtype}: {gops:.4g} Gop/s at most, {gbs:.4g} GB/s" for dtype, gops, gbs in roofs]

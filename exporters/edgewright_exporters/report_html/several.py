@@ -84,12 +84,16 @@ def _figures(row: Row | None) -> tuple[str, str]:
 def _facts(reports: Sequence[Report], places: Sequence[Place]) -> Iterator[dict[str, Any]]:
     """What the script filters and compares by: per report its name, target, verdict, and a line per quantity."""
     for report, place in zip(reports, places):
-        rows = {cells[0]: (cells[2], cells[3]) for cells in compared_cells(report.rows, {})}
-        plain = {name.split(" (n=")[0]: cells for name, cells in rows.items()}
+        rows = {cells[0].split(" (n=")[0]: [*map(_bare, cells[2:])] for cells in compared_cells(report.rows, {})}
         yield {
             "id": place.prefix, "model": report.model, "target": report.target, "status": report.verdict.status,
-            "ships": report.verdict.shipped, "device": report.device, "rows": plain,
+            "ships": report.verdict.shipped, "device": report.device, "rows": rows,
         }  # fmt: skip
+
+
+def _bare(cell: str) -> str:
+    """Without the number of a footnote that stands elsewhere."""
+    return "-" if cell.startswith("- [") else cell
 
 
 def _gains(reports: Sequence[Report], places: Sequence[Place]) -> Html | None:
