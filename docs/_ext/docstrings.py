@@ -18,7 +18,14 @@ def _literal(*event: Any) -> None:
     lines[:] = found
 
 
+def _whole(app: Sphinx, what: str, *event: Any) -> None:
+    """Keep napoleon from reading `The inputs: all but the recurrent ones` as a type and what it is of."""
+    if what in ("attribute", "data", "property"):
+        event[-1].insert(0, "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _whole, priority=100)
     app.connect("autodoc-process-docstring", _literal, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -112,6 +113,24 @@ def test_profiles_and_documents_on_pages_can_be_read(page, tmp_path):
             file = tmp_path / "profile.toml"
             file.write_text(block.text, encoding="utf-8")
             assert read_profile(file).name
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("```python\nassert 1 == 2\n```", "page.md:3"),
+        ("```sh\nexit 4\n```", "page.md:3 ends with 4"),
+        ("```sh exit=3\ntrue\n```", "page.md:3 ends with 0"),
+        ("```sh\nfalse | true\n```", "page.md:3 ends with 1"),
+        ("```sh\necho one\n```\n```text\ntwo\n```", "page.md:6: the commands before it do not print ['two']"),
+    ],
+)
+def test_a_block_that_rots_is_found(text, found, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{text}\n", encoding="utf-8")
+    with pytest.raises(AssertionError) as caught:
+        Workplace(tmp_path).follow(page)
+    assert found in "".join(traceback.format_exception(caught.value))
 
 
 # ------------------------------------------------------------------ the plugins of the pages on extending
