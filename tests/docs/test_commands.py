@@ -13,7 +13,7 @@ from edgewright.contract import BOUND_NAMES, parse_bounds
 from edgewright.errors import EdgewrightError
 from edgewright.params import parse_params
 from edgewright.recipe import parse_method, parse_shape
-from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TARGETS, TRANSFORMS, Registry
+from edgewright.registry import EXPORTERS, KINDS, METERS, RUNTIMES, TARGETS, TRANSFORMS, Registry
 from edgewright.verbs.judging import parse_condition
 from fenced import Block, blocks_of, commands_of, inline_commands, pages
 
@@ -57,11 +57,12 @@ def check(argv: Sequence[str], registry: Registry, made: set[str]) -> None:
         for name in str(given.get(option) or "").split(","):
             if name and name not in WORDS | OPEN | made:
                 registry.get(kind, name)
-    target = str(given.get("target") or given.get("name") or "")
+    target = str(given.get("target") or (given.get("name") if argv[0] == "targets" else None) or "")
     families = {offer.value.family for offer in registry.all(TARGETS)}
     if target and not target.endswith(".toml") and target not in families | OPEN | made:
         registry.get(TARGETS, target)
     parse_bounds({name: given[name] for name in BOUND_NAMES if given.get(name)})
+    assert given.get("kind") in (None, *(kind.noun for kind in KINDS)), given
     for text in given.get("fail_if") or ():
         parse_condition(text)
     for text in given.get("shape") or ():
