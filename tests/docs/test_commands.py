@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from edgewright.params import parse_params
 from edgewright.recipe import parse_method, parse_shape
 from edgewright.registry import EXPORTERS, KINDS, METERS, RUNTIMES, TARGETS, TRANSFORMS, Registry
 from edgewright.verbs.judging import parse_condition
-from fenced import Block, blocks_of, commands_of, inline_commands, pages
+from fenced import DOCS, ROOT, Block, blocks_of, commands_of, inline_commands, pages
 
 LISTS = {"exporter": EXPORTERS, "runtime": RUNTIMES, "meter": METERS}
+SOURCES = ("engine", "plugins", "exporters", "runtime", "devices")
 WORDS = {"auto", "none"}
 OPEN = {"...", "NAME"}
 """What stands for something that readers choose."""
@@ -121,3 +123,11 @@ def test_verbs_and_options_that_are_named_in_a_sentence_exist():
 def test_a_command_that_rots_is_found(wrong, registry):
     with pytest.raises((click.UsageError, EdgewrightError), match=r"allowed|write|No such option|is not one of"):
         check(wrong.split(), registry, made=set())
+
+
+def test_every_environment_variable_that_is_read_is_explained():
+    sources = [file for name in SOURCES for file in (ROOT / name).rglob("*") if file.suffix in (".py", ".cpp", ".h")]
+    read = {name for file in sources for name in re.findall(r'"(EDGEWRIGHT_[A-Z_]+)"', file.read_text("utf-8"))}
+    told = (DOCS / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert read - {"EDGEWRIGHT_API"}
+    assert not [name for name in read - {"EDGEWRIGHT_API"} if name not in told]
