@@ -20,4 +20,6 @@ MODULES = (
     "edgewright_plugins.quantize",
     "edgewright_plugins.shiftadd",
     "edgewright_plugins.simplify",
+    "edgewright_plugins.token_merge",
+    "edgewright_plugins.token_slim",
 )
