@@ -8,12 +8,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from edgewright_exporters.report_html.axes import axis_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.types import Exit, Exits, Measurement, Report, Row, Step, Tradeoff, Verdict
 from edgewright_exporters.report_html import HTML
-from edgewright_exporters.report_html.axes import axis_for
 from edgewright_exporters.report_html.markup import VOID, element
 from edgewright_exporters.report_html.story import command
 from edgewright_exporters.report_html.tradeoffs import MOST, thinned

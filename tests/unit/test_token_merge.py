@@ -27,22 +27,11 @@ from edgewright_plugins.token_merge.merging import joined, merged  # noqa: E402
 from edgewright_plugins.token_merge.proportional import Flow  # noqa: E402
 from edgewright_plugins.tokens.schedule import Schedule, halving, said, steady  # noqa: E402
 from edgewright_plugins.tokens.shape import checked, shape_of  # noqa: E402
+from networks_to_train import Logits  # noqa: E402
 from vit import ViT  # noqa: E402
 
 IMAGE = {"image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
          "intermediate_size": 32, "num_labels": 5}  # fmt: skip
-
-
-class Logits(nn.Module):
-    """A classifier of transformers as a function of images alone."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Any) -> Any:
-        """[n, 3, h, w] to [n, classes]."""
-        return self.net(x).logits
 
 
 def of_transformers(name: str, **settings: Any) -> nn.Module:

@@ -60,15 +60,15 @@ def shape_of(module: nn.Module, example: Sequence[Tensor], said: Mapping[str, An
 
 def _obstacle(anatomy: Anatomy) -> str:
     """Why tokens cannot become fewer; empty when they can, as far as the parts tell."""
-    stages, blocks = anatomy.stages, anatomy.blocks
-    if len(stages) > 1:
-        sizes = " -> ".join(f"{stage.count} of width {stage.width}" for stage in stages)
+    (stage, *others), blocks = anatomy.stages, anatomy.blocks
+    if others:
+        sizes = " -> ".join(f"{each.count} of width {each.width}" for each in anatomy.stages)
         return (
             f"they work on grids of several sizes ({sizes}), which windows and poolings need whole, as in Swin; "
             "quantize and early-exit take such networks"
         )
-    if stages[0].layout != "tokens":
-        return f"they take {stages[0].layout}, and tokens must lie as [batch, tokens, width]"
+    if stage.layout != "tokens":
+        return f"they take {stage.layout}, and tokens must lie as [batch, tokens, width]"
     if any(block.attention is None for block in blocks):
         return "not all of them have an attention, and only attention takes any number of tokens"
     if any(block.calls > 1 for block in blocks) or len(blocks) < 2:
