@@ -1,4 +1,4 @@
-"""`engine calibrate`: networks measured on a device or in a file give a profile, and a wrong file is told by its line."""
+"""`engine calibrate`: networks measured on a device or in a file give a profile; a wrong file is told by its line."""
 
 from __future__ import annotations
 
