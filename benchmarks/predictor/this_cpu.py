@@ -136,7 +136,7 @@ BUILDERS = (residual, inverted, transformer)
 
 
 def quantised(proto: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """The graph as `quantize` writes it for CPUs without VNNI: every operator that has an int8 form, weights of 7 bits."""
+    """The graph as `quantize` writes it for CPUs without VNNI: all that has an int8 form, weights of 7 bits."""
     graph = prepare(proto)
     shape = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
     images = [{"x": rng.standard_normal(shape).astype(np.float32)} for _ in range(2)]

@@ -123,7 +123,8 @@ def _layer_normalisation(wiring: Wiring, root: onnx.NodeProto) -> Chain | None:
 
 def _variance(wiring: Wiring, root: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Backwards from the root: what is added, the mean, the square; nothing where one is missing."""
-    nodes, name = list[onnx.NodeProto](), root.input[0]
+    nodes: list[onnx.NodeProto] = []
+    name = root.input[0]
     for operator in ("Add", "ReduceMean", "Pow"):
         node = wiring.before(name, operator)
         if node is None:

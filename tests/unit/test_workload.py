@@ -401,3 +401,74 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx cannot be read as an ONNX model"):
         workload(path)
+
+
+# ------------------------------------------------------------------ chains that runtimes fuse
+
+GELU = """m (float[2,8] x) => (float[a,b] y) {
+    scaled = Div(x, root)
+    e = Erf(scaled)
+    raised = Add(e, one)
+    twice = Mul(x, raised)
+    y = Mul(twice, half)
+}"""
+GELU_WEIGHTS = {name: np.array(value, "float32") for name, value in (("root", 1.414), ("one", 1), ("half", 0.5))}
+
+
+def operators(load: Workload) -> list[str]:
+    return [work.operator for work in load.works]
+
+
+def test_gelu_is_one_kernel(tmp_path: Path) -> None:
+    work = only(count(tmp_path, GELU, GELU_WEIGHTS))
+    assert (work.operator, work.activation_bytes) == ("Gelu", 2 * 2 * 8 * 4)
+
+
+def test_gelu_with_its_half_first_is_one_kernel(tmp_path: Path) -> None:
+    body = GELU.replace("twice = Mul(x, raised)", "some = Mul(x, half)").replace(
+        "Mul(twice, half)", "Mul(some, raised)"
+    )
+    assert operators(count(tmp_path, body, GELU_WEIGHTS)) == ["Gelu"]
+
+
+def test_a_value_that_others_take_from_the_middle_keeps_the_chain(tmp_path: Path) -> None:
+    body = GELU.replace("(float[a,b] y)", "(float[a,b] y, float[c,d] z)").replace(
+        "Erf(scaled)", "Erf(scaled)\nz = Neg(e)"
+    )
+    assert "Gelu" not in operators(count(tmp_path, body, GELU_WEIGHTS))
+
+
+def test_silu_is_one_kernel(tmp_path: Path) -> None:
+    body = "m (float[2,8] x) => (float[a,b] y) {s = Sigmoid(x)\n y = Mul(x, s)}"
+    assert operators(count(tmp_path, body)) == ["Swish"]
+
+
+def test_layer_normalisation_is_one_kernel(tmp_path: Path) -> None:
+    body = """m (float[2,8] x) => (float[a,b] y) {
+        mean = ReduceMean <keepdims = 1> (x, last)
+        centred = Sub(x, mean)
+        squared = Pow(centred, two)
+        variance = ReduceMean <keepdims = 1> (squared, last)
+        raised = Add(variance, small)
+        root = Sqrt(raised)
+        quotient = Div(centred, root)
+        scaled = Mul(quotient, weight)
+        y = Add(scaled, bias)
+    }"""
+    weights = {"last": np.array([-1], "int64"), "two": np.array(2, "float32"), "small": np.array(1e-5, "float32")}
+    weights |= {"weight": zeros(8), "bias": zeros(8)}
+    assert operators(count(tmp_path, body, weights, opset=18)) == ["LayerNormalization"]
+
+
+def test_between_quantised_tensors_a_function_without_integer_kernels_stays_float(tmp_path: Path) -> None:
+    body = """m (float[2,8] x) => (float[a,b] y) {
+        c = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(c, s, z)
+        g = Erf(d)
+        q = QuantizeLinear(g, s, z)
+        y = DequantizeLinear(q, s, z)
+    }"""
+    load = count(tmp_path, body, {"s": np.array(0.1, "float32"), "z": np.array(0, "uint8")})
+    assert [(work.operator, work.dtype) for work in load.works] == [
+        ("QuantizeLinear", "int8"), ("DequantizeLinear", "int8"), ("Erf", "float32"), ("QuantizeLinear", "int8"),
+    ]  # fmt: skip

@@ -37,8 +37,9 @@ TERMS = tuple(
     )
 )
 """`ops` are million multiply-adds, `taken` and `given` million values that enter a sum, each packed once, and that
-leave one, `bytes` megabytes moved between a kernel and memory, `launches` kernels: of a class, and of all. `spill` is what a kernel
-moves of data beyond `NEAR`, which no cache near a core holds."""
+leave one, `taps` million places that a window reads, `bytes` megabytes moved between a kernel and memory, `launches`
+kernels: of a class, and of all. `spill` is what a kernel moves of data beyond `NEAR`, which no cache near a core holds.
+"""
 
 INDEX = {name: at for at, name in enumerate(TERMS)}
 

@@ -14,13 +14,14 @@ from edgewright import measure
 from edgewright.agent import LOCAL, Agent
 from edgewright.environment import Environment
 from edgewright.errors import InputError, TargetError
-from edgewright.measure import Candidate, Measured, Preset
+from edgewright.measure import Candidate, Preset
 from edgewright.metering import NoMeter, metered, with_energy
 from edgewright.pipeline import open_agent, open_bench
 from edgewright.protocols import Calibrated, Measurable
 from edgewright.recipe import Request, meters_of
 from edgewright.registry import PREDICTORS, blame
 from edgewright.targets import THIS_HOST, find_target
+from edgewright.timings import Measured
 from edgewright.types import Model, Target
 from edgewright.verbs.subject import job_for, lowered_model, target_at
 
