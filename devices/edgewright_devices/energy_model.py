@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgewright.errors import EdgewrightError
 from edgewright.grids import SHIFTS
 from edgewright.types import Figure, GraphFile, Measurement, Model, Row, Target, unknown
 from edgewright_devices.prepare import read
@@ -192,9 +193,11 @@ def compared(first: Model, other: Model, target: Target) -> tuple[Row, ...]:
     table = table_of(target.operations)
     try:
         plain, narrow, own = (_counted(model, int8) for model, int8 in ((first, False), (first, True), (other, False)))
-    except ValueError as reason:
+    except (ValueError, EdgewrightError) as reason:
         nothing = unknown(MODELLED, "mJ", f"it is not modelled: {reason}")
         return (Row(MODELLED, nothing, nothing),)
+    if not all(picojoules(each, table) for each in (narrow, own)):
+        return ()
     return row(MODELLED, plain, own, table), row(f"{MODELLED}, original in int8", narrow, own, table)
 
 
