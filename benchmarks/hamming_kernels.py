@@ -44,7 +44,7 @@ def comparison(heads: int, queries: int, keys: int, size: int) -> Comparison:
     rng = np.random.default_rng((heads, queries, keys))
     q, k = (rng.standard_normal((tokens, heads, size)).astype(np.float32) for tokens in (queries, keys))
     bounds = (0.1 * rng.standard_normal((2, heads, size))).astype(np.float32)
-    weights = {"q_bounds": bounds[0], "k_bounds": bounds[1], "scale": np.full(heads, size**-0.5, np.float32)}
+    weights = {"q_bounds": bounds[0], "k_bounds": bounds[1]}
     width = heads * size
     laid = [(tokens * width, 0, tokens * width, size, width) for tokens in (queries, keys)]
     case = hamming.HammingCase(1, heads, queries, keys, size, laid[0], laid[1])
@@ -103,7 +103,7 @@ def page(groups: dict[str, list[Row]], isa: str) -> str:
         f"Written by `benchmarks/hamming_kernels.py` on {date.today().isoformat()}; {find_device().cpu}, kernels for "
         f"{isa}, onnxruntime {version('onnxruntime')}, TVM {version('apache-tvm')}, one thread. Heads x queries x keys "
         "x size. Ours takes float32 Q and K as projections leave them, compares every number with its bound, packs the "
-        "bits, multiplies, scales, and writes float32; theirs is `MatMul` of float32 alone, K transposed beforehand.",
+        "bits, multiplies, and writes float32; theirs is `MatMul` of float32 alone, K transposed beforehand.",
         f"Ratios are of times, ours over ONNX Runtime's: {ROUNDS} rounds of fresh sessions, in each {PAIRS} "
         "interleaved samples of 1 ms; of a round the median of paired ratios, over rounds the trimmed mean with its "
         "95 % interval. `net` takes from both sides what a run takes whose node is the ReLU of one number. Ours are "

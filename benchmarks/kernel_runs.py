@@ -118,6 +118,7 @@ def _opened(comparison: Comparison, nodes: Sequence[NodeProto], constants: Const
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
     settings.add_session_config_entry(*EXACT_PRODUCTS)
+    settings.add_session_config_entry("edgewright.threads", "1")
     if kernels is not None:
         settings.register_custom_ops_library(str(kernels))
     graph = _model(comparison, nodes, constants)

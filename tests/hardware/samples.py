@@ -154,7 +154,7 @@ def _hamming(rng: Random, isa: Isa, number: int) -> Sample:
     heads, size = _any(rng, (1, 2, 3)), (5, 20, 64, 127, 128, 250)[number % 6]
     width = heads * size
     laid = [(2 * tokens * width, 0, tokens * width, size, width) for tokens in (queries, keys)]
-    case = hamming.HammingCase(2, heads, queries, keys, size, laid[0], laid[1])
+    case = hamming.HammingCase(2, heads, queries, keys, size, laid[0], laid[1], scaled=True)
     q, k = (rng.choice((-1.0, 0.0, -0.0, 1.0, np.inf), about[0]).astype(np.float32) for about in laid)
     bounds = rng.choice((-0.5, 0.0, 1.0), (2, heads, size)).astype(np.float32)
     constants = {"q_bounds": bounds[0], "k_bounds": bounds[1], "scale": _floats(rng, heads)}

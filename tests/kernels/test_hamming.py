@@ -20,12 +20,14 @@ Build = Callable[..., Any]
 SPECIAL = (0.0, -0.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan, 1.0)
 
 
-def case_of(batch: int, heads: int, queries: int, keys: int, size: int, *, packed: bool = False) -> HammingCase:
+def case_of(
+    batch: int, heads: int, queries: int, keys: int, size: int, *, packed: bool = False, scaled: bool = True
+) -> HammingCase:
     """Heads side by side in the rows of Q and K; `packed` has Q, K and V in one array, token by token."""
     width = heads * size
     row = 3 * width if packed else width
     q, k = ((batch * n * row, place, n * row, size, row) for n, place in ((queries, 0), (keys, width * packed)))
-    return HammingCase(batch, heads, queries, keys, size, q, k)
+    return HammingCase(batch, heads, queries, keys, size, q, k, scaled)
 
 
 @st.composite
@@ -38,6 +40,7 @@ def cases(draw: st.DrawFn) -> HammingCase:
         queries if packed else draw(st.sampled_from((1, 5, 31, 33, 65, 200))),
         draw(st.sampled_from((1, 5, 8, 20, 63, 64, 127, 128, 250))),
         packed=packed,
+        scaled=draw(st.booleans()),
     )
 
 
@@ -48,11 +51,12 @@ def _values(case: HammingCase, seed: int) -> dict[str, Any]:
     bounds = rng.choice((0.0, 1.0, 1e-45, -0.5), (2, case.heads, case.size)).astype(np.float32)
     scale = rng.standard_normal(case.heads).astype(np.float32)
     same = {"k": q} if case.q[0] == case.k[0] and case.k[1] else {"k": k}
-    return {"q": q, **same, "q_bounds": bounds[0], "k_bounds": bounds[1], "scale": scale}
+    values = {"q": q, **same, "q_bounds": bounds[0], "k_bounds": bounds[1]}
+    return values | {"scale": scale} if case.scaled else values
 
 
 def _found(build: Build, case: HammingCase, tile: Tile, isa: Isa, *, values: Any, cuts: Sequence[int] = ()) -> Any:
-    constants = {name: values[name] for name in ("q_bounds", "k_bounds", "scale")}
+    constants = {name: values[name] for name in ("q_bounds", "k_bounds", "scale") if name in values}
     packed = dict(zip((*constants, "tables"), hamming.pack(case, tile, isa, **constants)))
     found = build(hamming, case, tile, isa)({**values, **packed}, cuts)
     return found.reshape(case.batch, case.heads, case.queries, case.keys)

@@ -39,7 +39,7 @@ MOST = 127
 PIECE = 120
 """Numbers in such a piece: whole bytes."""
 
-TOGETHER = 32
+TOGETHER = 64
 """Queries that are packed before the first of them is multiplied: one alone would wait for its bits."""
 
 
@@ -48,7 +48,8 @@ class HammingCase:
     """What is computed, for `batch` sequences of `queries` and `keys` tokens and `heads` heads of `size` each.
 
     Element i of a token is number `offset + b * batch + h * head + t * token + i` of an array of `values` float32, and
-    `q` and `k` say (values, offset, batch, head, token) of theirs. The result is [batch, heads, queries, keys].
+    `q` and `k` say (values, offset, batch, head, token) of theirs. The result is [batch, heads, queries, keys]. Without
+    `scaled`, scales are ones.
     """
 
     batch: int
@@ -58,6 +59,7 @@ class HammingCase:
     size: int
     q: tuple[int, int, int, int, int]
     k: tuple[int, int, int, int, int]
+    scaled: bool = False
 
 
 def tiles(case: HammingCase, isa: Isa) -> Sequence[Tile]:
@@ -74,10 +76,11 @@ def items(case: HammingCase, tile: Tile, isa: Isa) -> int:
 
 
 def pack(
-    case: HammingCase, tile: Tile, isa: Isa, *, q_bounds: Array, k_bounds: Array, scale: Array
+    case: HammingCase, tile: Tile, isa: Isa, *, q_bounds: Array, k_bounds: Array, scale: Array | None = None
 ) -> tuple[Array, ...]:
     """Bounds [heads, size] and scale [heads] float32 as they are, and where bits are looked up, all tables."""
-    given = tuple(np.ascontiguousarray(each, np.float32).ravel() for each in (q_bounds, k_bounds, scale))
+    each = (q_bounds, k_bounds, *(() if scale is None else (scale,)))
+    given = tuple(np.ascontiguousarray(values, np.float32).ravel() for values in each)
     if isa.counts:
         return given
     numbers = np.arange(16, dtype=np.uint8)
@@ -86,14 +89,14 @@ def pack(
 
 
 def arguments(case: HammingCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
-    """The pointers that the kernel takes, in order: Q, K, bounds of Q, bounds of K, scale, [tables], Y."""
+    """The pointers that the kernel takes, in order: Q, K, bounds of Q, bounds of K, [scale], [tables], Y."""
     width = case.heads * case.size
     return (
         Argument("q", "float32", case.q[0]),
         Argument("k", "float32", case.k[0]),
         Argument("q_bounds", "float32", width),
         Argument("k_bounds", "float32", width),
-        Argument("scale", "float32", case.heads),
+        *((Argument("scale", "float32", case.heads),) if case.scaled else ()),
         *(() if isa.counts else (Argument("tables", "int8", 256),)),
         Argument("y", "float32", case.batch * case.heads * case.queries * case.keys),
     )
@@ -392,14 +395,15 @@ def _write(kernel: _Kernel, spot: _Spot, part: _Part, *, at: int, value: Any) ->
     row, vector, key = at // (part.vectors * width), at // width % part.vectors, at % width
     if key >= case.keys:
         return
-    value = value * builder.splat(kernel.buffers["scale"][spot.head % case.heads], lanes)
+    if case.scaled:
+        value = value * builder.splat(kernel.buffers["scale"][spot.head % case.heads], lanes)
     first = (spot.head * case.queries + spot.row + part.row + row) * case.keys
     to = first + plan.start(spot.first + part.first + vector) + key
     epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=min(lanes, case.keys - key))
 
 
 def reference(
-    case: HammingCase, *, q: Array, k: Array, q_bounds: Array, k_bounds: Array, scale: Array
+    case: HammingCase, *, q: Array, k: Array, q_bounds: Array, k_bounds: Array, scale: Array | None = None
 ) -> npt.NDArray[np.float32]:
     """What the kernel computes, from the whole arrays: [batch, heads, queries, keys]."""
 
@@ -410,4 +414,5 @@ def reference(
         return np.where(rows > bounds.reshape(case.heads, 1, case.size), 1, -1)
 
     products = signs(q, case.q, case.queries, q_bounds) @ signs(k, case.k, case.keys, k_bounds).swapaxes(-1, -2)
-    return products.astype(np.float32) * scale.reshape(case.heads, 1, 1)
+    sums = products.astype(np.float32)
+    return sums if scale is None else sums * scale.reshape(case.heads, 1, 1)

@@ -49,8 +49,9 @@ def _matched(wiring: Wiring, node: onnx.NodeProto, q: _Signs, k: _Signs) -> Matc
     if q.places.shape[:2] != k.places.shape[:2] or None in laid or bounds[0] is None or bounds[1] is None:
         return None
     batch, heads, queries, size = q.places.shape
-    case = HammingCase(batch, heads, queries, k.places.shape[2], size, *(each for each in laid if each))
     scale, y = _scaled(wiring, node.output[0], heads)
+    sizes = (batch, heads, queries, k.places.shape[2], size)
+    case = HammingCase(*sizes, *(each for each in laid if each), scaled=scale is not None)
     inputs = {"q": q.base, "k": k.base}
     return match("hamming", case, inputs=inputs, output=y, q_bounds=bounds[0], k_bounds=bounds[1], scale=scale)
 
@@ -110,8 +111,8 @@ def _bounds(signs: _Signs) -> Array | None:
     return np.ascontiguousarray(one[0, :, 0]) if (signs.bounds == one).all() else None
 
 
-def _scaled(wiring: Wiring, y: str, heads: int) -> tuple[Array, str]:
-    """A factor for each head that all of `y` is multiplied by next, and the product; else ones and `y`."""
+def _scaled(wiring: Wiring, y: str, heads: int) -> tuple[Array | None, str]:
+    """A factor for each head that all of `y` is multiplied by next, and the product; else nothing and `y`."""
     node, shape = wiring.only_reader(y), wiring.floats(y) or ()
     if node is not None and is_standard(node, "Mul") and wiring.floats(node.output[0]) == shape:
         held = wiring.constant(other_input(node, y))
@@ -119,4 +120,4 @@ def _scaled(wiring: Wiring, y: str, heads: int) -> tuple[Array, str]:
             scale = _four_axes(held)
             if scale.shape[0] == scale.shape[2] == scale.shape[3] == 1:
                 return np.ascontiguousarray(np.broadcast_to(scale[0, :, 0, 0], heads)), node.output[0]
-    return np.ones(heads, np.float32), y
+    return None, y
