@@ -44,7 +44,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/deploy_bars.py --data $(DATA)
 
 clean:
-	rm -rf $(VENV) digits-cpu digits-jetson
+	rm -rf $(VENV) build docs/targets digits-cpu digits-jetson
 
 # Debian's python3 comes without venv: install it as root, else say the one command.
 $(VENV)/base: pyproject.toml
