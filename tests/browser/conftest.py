@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from reports import PICTURES, a_report, many
 
 from edgewright_exporters.report_html import HTML
+from reports import PICTURES, a_report, many
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from reports import PICTURES, a_report, bare_report
 
 from edgewright_exporters.report_html import HTML
+from reports import PICTURES, a_report, bare_report
 
 MOST_BYTES = 3_000_000
 MOST_MS = 2000
