@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnx.shape_inference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -241,6 +244,32 @@ def test_a_profile_from_an_emulated_device_says_so(tmp_path: Path) -> None:
     widths = (64, 128, 256, 384, 512)
     cases = [Measurable(linear(tmp_path, width), width / 100, kind="simulated") for width in widths]
     assert "5 networks simulated on this device" in KERNELS.fit(cases, PI).fitted["latency"]["source"]
+
+
+def test_a_graph_whose_sizes_are_known_is_inferred_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a prediction costs grows with this most of all."""
+    calls = list[int]()
+    infer = onnx.shape_inference.infer_shapes
+
+    def counted(proto: onnx.ModelProto, **options: bool) -> onnx.ModelProto:
+        calls.append(1)
+        return infer(proto, **options)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", counted)
+    assert KERNELS.predict(linear(tmp_path, 512), PI, "latency").value
+    assert len(calls) == 1
+
+
+def test_predicting_loads_no_torch_and_no_runtime(tmp_path: Path) -> None:
+    linear(tmp_path, 64)
+    code = (
+        "import sys; from pathlib import Path; from edgewright_devices.workload import workload;"
+        "from edgewright_devices.predictor import predict, coefficients, itemise;"
+        f"assert workload(Path({str(tmp_path / 'w64.onnx')!r}), {{'x': (8, 64)}}).works;"
+        "print({'torch', 'onnxruntime', 'tvm'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 def test_refusals_say_why(tmp_path: Path) -> None:
