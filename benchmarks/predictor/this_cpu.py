@@ -23,8 +23,9 @@ from edgewright.recipe import Request
 from edgewright.targetfile import read_profile
 from edgewright.types import Target
 from edgewright.verbs.calibrating import measure_all
+from edgewright_devices.predictor.chain import Chain
 from edgewright_devices.predictor.predict import KERNELS, SURE
-from edgewright_devices.predictor.probes import Chain, gelu
+from edgewright_devices.predictor.probes import gelu
 from edgewright_plugins.qdq.calibrate import find_ranges
 from edgewright_plugins.qdq.layers import constant, layers_of
 from edgewright_plugins.qdq.place import Scheme, activations, quantised_nodes
