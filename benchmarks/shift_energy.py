@@ -17,7 +17,7 @@ from training_runs import RESULTS
 
 from edgewright import onnxkit
 from edgewright.torchkit.fakequant_prepare import calibrate, layers_of, observe, usual_grids
-from edgewright_devices.energy_model import TABLE, counts_of, picojoules, row
+from edgewright_devices.energy_model import TABLE, Counts, counts_of, picojoules, row
 from edgewright_devices.prepare import read
 from edgewright_plugins.lower.export import lower_module
 from edgewright_plugins.shiftadd.attention import attend, binarisable
@@ -48,7 +48,7 @@ def built(layers: str, attention: str) -> nn.Module:
     return module.eval()
 
 
-def counted(module: nn.Module, *, int8: bool = False) -> dict[str, float]:
+def counted(module: nn.Module, *, int8: bool = False) -> Counts:
     """How often each entry of the table is used for one image."""
     proto = lower_module(module, {"image": torch.zeros(1, 3, 32, 32).numpy()}, ["logits"])
     with tempfile.TemporaryDirectory() as folder:

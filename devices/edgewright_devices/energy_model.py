@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,7 +67,8 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 }
 """What one multiply-accumulate of each primitive is made of."""
 
-Counts = Counter[str]
+Counts = defaultdict[str, float]
+"""How often each entry of the table is used."""
 
 
 def counts_of(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], *, batch: int, int8: bool) -> Counts:
@@ -79,16 +80,21 @@ def counts_of(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], *, 
     load = count(proto, shapes, batch=batch)
     if load.opaque:
         raise ValueError(f"the work of {len(load.opaque)} nodes is not known, the first is {load.opaque[0]}")
-    found: Counts = Counter()
+    found: Counts = defaultdict(float)
     for work in load.works:
         primitive = primitives.get(work.name, work.dtype)
-        found.update(_counts(work, "int8" if int8 and primitive == "float32" else primitive, narrow=int8))
+        _add(found, _counts(work, "int8" if int8 and primitive == "float32" else primitive, narrow=int8))
     return found
+
+
+def _add(found: Counts, more: Counts) -> None:
+    for name, number in more.items():
+        found[name] += number
 
 
 def _counts(work: Work, primitive: str, *, narrow: bool) -> Counts:
     """One node's. What is no product takes an addition per result; its width is the activations'."""
-    found: Counts = Counter()
+    found: Counts = defaultdict(float)
     for step in STEPS[primitive] if work.macs else ("add_float32",):
         found[step] += work.macs or work.ops
     share = 1 / 4 if narrow and work.dtype == "float32" else 1.0
@@ -156,7 +162,9 @@ def picojoules(counts: Counts, table: Mapping[str, Entry]) -> float:
 
 def ends(counts: Sequence[Counts], table: Mapping[str, Entry]) -> tuple[float, float]:
     """The least and the largest of an energy, or of the ratio of two, as entries move between their ends together."""
-    unsure = [name for name, entry in table.items() if entry.low < entry.high and any(each[name] for each in counts)]
+    unsure = [
+        name for name, entry in table.items() if entry.low < entry.high and any(each.get(name) for each in counts)
+    ]
     found: list[float] = []
     for corner in itertools.product((False, True), repeat=len(unsure)):
         high = dict(zip(unsure, corner, strict=True))
@@ -205,9 +213,9 @@ def _counted(model: Model, int8: bool) -> Counts:
     """The counts of every stage of the first variant."""
     shapes = {name: tuple(int(size) for size in array.shape) for name, array in model.example.items()}
     batch = next((shape[0] for shape in shapes.values() if shape), 1)
-    found: Counts = Counter()
+    found: Counts = defaultdict(float)
     for stage in model.variants[0].stages:
         if not isinstance(stage.graph, GraphFile):
             raise ValueError(f"{model.name} is no ONNX graph")
-        found.update(counts_of(read(stage.graph.path), shapes, batch=batch, int8=int8))
+        _add(found, counts_of(read(stage.graph.path), shapes, batch=batch, int8=int8))
     return found
