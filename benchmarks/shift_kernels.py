@@ -133,7 +133,9 @@ def page(rows: Sequence[Row], isa: str) -> str:
     names = (CODED, EIGHT, LOOP)
     table = [
         f"| {row.name} | {row.micros:.1f} | "
-        + " | ".join("{:.2f} [{:.2f}, {:.2f}]".format(*each) for each in (*map(row.ratios.get, names), row.net))
+        + " | ".join(
+            "{:.2f} [{:.2f}, {:.2f}]".format(*each) for each in (*(row.ratios[name] for name in names), row.net)
+        )
         + " |"
         for row in rows
     ]

@@ -45,13 +45,18 @@ def hammings(wiring: Wiring) -> Iterator[Match]:
 
 
 def _matched(wiring: Wiring, node: onnx.NodeProto, q: _Signs, k: _Signs) -> Match | None:
-    laid, bounds = [_laid_out(wiring, each) for each in (q, k)], [_bounds(each) for each in (q, k)]
-    if q.places.shape[:2] != k.places.shape[:2] or None in laid or bounds[0] is None or bounds[1] is None:
+    (q_laid, k_laid), bounds = [_laid_out(wiring, each) for each in (q, k)], [_bounds(each) for each in (q, k)]
+    if (
+        q.places.shape[:2] != k.places.shape[:2]
+        or q_laid is None
+        or k_laid is None
+        or bounds[0] is None
+        or bounds[1] is None
+    ):
         return None
     batch, heads, queries, size = q.places.shape
     scale, y = _scaled(wiring, node.output[0], heads)
-    sizes = (batch, heads, queries, k.places.shape[2], size)
-    case = HammingCase(*sizes, *(each for each in laid if each), scaled=scale is not None)
+    case = HammingCase(batch, heads, queries, k.places.shape[2], size, q_laid, k_laid, scaled=scale is not None)
     inputs = {"q": q.base, "k": k.base}
     return match("hamming", case, inputs=inputs, output=y, q_bounds=bounds[0], k_bounds=bounds[1], scale=scale)
 
@@ -94,7 +99,7 @@ def _four_axes(array: Array) -> Array:
     return array.reshape((1,) * (4 - array.ndim) + array.shape)
 
 
-def _laid_out(wiring: Wiring, signs: _Signs) -> tuple[int, ...] | None:
+def _laid_out(wiring: Wiring, signs: _Signs) -> tuple[int, int, int, int, int] | None:
     """How the array behind signs is to be read, as a case says it; None where numbers of a token are no neighbours."""
     places = signs.places
     first = places[0, 0, 0, 0]
@@ -102,7 +107,8 @@ def _laid_out(wiring: Wiring, signs: _Signs) -> tuple[int, ...] | None:
     wanted = first + sum(np.ix_(*(np.arange(n) * step for n, step in zip(places.shape, steps))))
     if not np.array_equal(places, wanted) or (places.shape[3] > 1 and steps[3] != 1):
         return None
-    return (prod(wiring.floats(signs.base) or ()), int(first), *steps[:3])
+    batch, heads, tokens, _ = steps
+    return prod(wiring.floats(signs.base) or ()), int(first), batch, heads, tokens
 
 
 def _bounds(signs: _Signs) -> Array | None:
