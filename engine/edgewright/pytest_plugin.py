@@ -4,7 +4,8 @@
     def test_conformance(edgewright_case):
         edgewright_case()
 
-runs once per check and offer of the distribution, of every installed one without the mark. `edgewright_rig` gives
+runs once per check and offer of the distribution, of every installed one without a name; `kinds=("transform",)` leaves
+other kinds out. `edgewright_rig` gives
 small models, data and contexts to the author's own tests. Nothing is imported for tests that ask for neither.
 """
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the mark known."""
-    config.addinivalue_line("markers", "edgewright(distribution): whose offers `edgewright_case` runs over")
+    told = "edgewright(distribution=None, kinds=None): whose offers, and of which kinds, `edgewright_case` runs over"
+    config.addinivalue_line("markers", told)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,7 +34,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from edgewright.testing import cases
 
     mark = metafunc.definition.get_closest_marker("edgewright")
-    found = cases(Registry(), mark.args[0] if mark else None)
+    kinds = mark.kwargs.get("kinds") if mark else None
+    found = cases(Registry(), mark.args[0] if mark and mark.args else None)
+    found = [case for case in found if kinds is None or case.kind.noun in kinds]
     metafunc.parametrize("edgewright_case", found, ids=str, indirect=True)
 
 

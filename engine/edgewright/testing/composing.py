@@ -8,7 +8,7 @@ import numpy as np
 
 from edgewright.context import Workbench
 from edgewright.discovery import GROUP
-from edgewright.errors import PluginError
+from edgewright.errors import PluginError, RefusedError
 from edgewright.protocols import OnnxTransform
 from edgewright.registry import TRANSFORMS, Transform
 from edgewright.stagewise.apply import refused
@@ -64,6 +64,9 @@ def _pair(first: Offer[Transform], second: Offer[Transform], between: Model, rig
             context = rig.context(SAMPLE, *key)
             _check_runs(between, apply(second.value, between, context), context)
     except PluginError as failure:
+        if isinstance(failure.__cause__, RefusedError):
+            require_sentence(Refusal(str(failure.__cause__)), "apply")
+            return
         raise PluginError(f"compose: {blamed}: {failure}") from failure
 
 

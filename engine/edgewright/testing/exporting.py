@@ -121,9 +121,10 @@ def _nothing(offer: Offer[Exporter], rig: Rig) -> Refusal | None:
 
 
 def _plan(artifacts: Sequence[Artifact], rig: Rig) -> Plan | Refusal:
-    """The first runtime that opens each of them on this host; `null` opens everything and answers nothing."""
+    """The first runtime here that opens each of them: the host's own, then any but `null`, which computes nothing."""
     bench = next(iter(rig.benches.values()))
-    names = [name for name in rig.registry.names(RUNTIMES) if name != "null"]
+    others = (name for name in rig.registry.names(RUNTIMES) if name != "null")
+    names = list(dict.fromkeys((*rig.target.runtimes, *others)))
     try:
         placements = [
             placements_of(

@@ -48,7 +48,7 @@ def is_the_same_twice(offer: Offer[Transform], rig: Rig) -> Refusal | None:
 
     def check(trial: Trial) -> None:
         told = f"it gives another model the second time, on the {trial.sample} sample; draw from context.seed alone"
-        require(same(trial.first, trial.second), "apply", told)
+        require(trial.second is None or same(trial.first, trial.second), "apply", told)
 
     return _each(offer, rig, check)
 
@@ -216,7 +216,7 @@ def _each(offer: Offer[Transform], rig: Rig, check: Callable[[Trial], None]) -> 
 def _no_other_process(offer: Offer[Any], trial: Trial) -> Refusal | None:
     if not offer.entry:
         return Refusal("no module holds the offered object under a name, so that it cannot be had anew")
-    if not same(trial.first, trial.second):
+    if trial.second is not None and not same(trial.first, trial.second):
         return Refusal("it is not the same twice anyway")
     return None
 

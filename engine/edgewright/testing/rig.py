@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from edgewright.store import Store, key_of
 from edgewright.task import load_task
 from edgewright.testing import samples
 from edgewright.testing.watch import Seen
-from edgewright.types import Device, Model, Offer, Target
+from edgewright.types import Device, Graph, GraphFile, Model, Offer, Target
 
 T = TypeVar("T")
 
@@ -54,7 +55,8 @@ class Rig:
     def models(self, format: str) -> Mapping[str, Model]:
         """The sample models of a format, `onnx` or `torch`, by name; what a bad plugin does to one spoils no other."""
         models = {name: bench.original for name, bench in self.benches.items()}
-        return {name: _own(model) for name, model in models.items() if model.format == format}
+        place = self.folder / "given"
+        return {name: _own(model, place / name) for name, model in models.items() if model.format == format}
 
     def once(self, what: str, offer: Offer[Any], compute: Callable[[], T]) -> T:
         """What was computed about an offer under the name `what`, the first time that a check asked."""
@@ -66,6 +68,10 @@ class Rig:
     def seen(self, offer: Offer[Any]) -> Seen:
         """What checks saw the offer do to the network and to files."""
         return self.once("seen", offer, lambda: Seen((self.folder,)))
+
+    def number(self, offer: Offer[Any]) -> str:
+        """What tells an offer from others that were checked before it under the same name."""
+        return self.once("number", offer, lambda: str(len(self._found)))
 
     def context(self, sample: str, *key: str) -> Workbench:
         """A context for work on a sample; another `key` remembers nothing of what the first one found."""
@@ -126,8 +132,24 @@ def _request(folder: Path, name: str, source: str) -> Request:
     return Request(model=source, task=str(folder / f"{name}.npz"), apply=(), on="local", out=str(folder / "out" / name))
 
 
-def _own(model: Model) -> Model:
-    return replace(model, example={name: array.copy() for name, array in model.example.items()})
+def _own(model: Model, place: Path) -> Model:
+    """The model with arrays and files of its own, in the folder `place`; the modules of torch are shared."""
+    example = {name: array.copy() for name, array in model.example.items()}
+    variants = (
+        replace(variant, stages=tuple(replace(stage, graph=_own_graph(stage.graph, place)) for stage in variant.stages))
+        for variant in model.variants
+    )
+    return replace(model, example=example, variants=tuple(variants))
+
+
+def _own_graph(graph: Graph, place: Path) -> Graph:
+    if not isinstance(graph, GraphFile):
+        return graph
+    place.mkdir(parents=True, exist_ok=True)
+    handle, path = tempfile.mkstemp(dir=place, suffix=graph.path.suffix)
+    with open(handle, "wb") as file:
+        file.write(graph.path.read_bytes())
+    return replace(graph, path=Path(path))
 
 
 def _silent(message: str, done: int, total: int) -> None:

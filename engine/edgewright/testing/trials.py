@@ -56,13 +56,13 @@ class Noting(Workbench):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A method applied twice to a sample; `asked` is what it wanted of its context the first time, in order."""
+    """A method applied to a sample, to the first one twice; `asked` is what it wanted of its context, in order."""
 
     sample: str
     model: Model
     intact: bool
     first: Model
-    second: Model
+    second: Model | None
     asked: Sequence[str]
     trained: bool
 
@@ -93,19 +93,19 @@ def _try(offer: Offer[Transform], rig: Rig) -> Tried:
         try:
             refused_for = require_sentence(attempt("check", lambda m=model: refused(transform, m, rig.target)), "check")
             if refused_for is None:
-                trials.append(_trial(offer, sample, model, rig))
+                trials.append(_trial(offer, sample, model, rig, twice=not trials))
         except PluginError as failure:
             return Tried(trials, None, failure)
         refusal = refused_for or refusal
     return Tried(trials, None if trials else refusal)
 
 
-def _trial(offer: Offer[Transform], sample: str, model: Model, rig: Rig) -> Trial:
+def _trial(offer: Offer[Transform], sample: str, model: Model, rig: Rig, *, twice: bool) -> Trial:
     before, asked = fingerprint(model), list[str]()
     first = apply(offer.value, model, Noting(*_bench(rig, sample, offer, "first"), asked))
     intact = fingerprint(model) == before
-    again = model if intact else rig.models(offer.value.takes)[sample]
-    second = apply(offer.value, again, Noting(*_bench(rig, sample, offer, "second")))
+    again = rig.models(offer.value.takes)[sample]
+    second = apply(offer.value, again, Noting(*_bench(rig, sample, offer, "second"))) if twice else None
     trained = isinstance(offer.value, OnnxTransform) is False and changed(first, model)
     return Trial(sample, model, intact, first, second, tuple(asked), trained)
 
@@ -164,7 +164,7 @@ def afresh(offer: Offer[Any]) -> Generator[Any]:
 
 
 def _bench(rig: Rig, sample: str, offer: Offer[Transform], turn: str) -> tuple[Any, str]:
-    context = rig.context(sample, f"{offer.plugin}/{offer.value.name}", turn)
+    context = rig.context(sample, f"{offer.plugin}/{offer.value.name}", rig.number(offer), turn)
     return context.bench, context.key
 
 

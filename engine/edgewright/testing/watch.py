@@ -16,6 +16,9 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 LOCAL = ("", "localhost", "::1", "0.0.0.0", "::")
+PLACES = {"os.mkdir": (0, 1), "os.remove": (0, 1), "os.rmdir": (0, 1), "os.rename": (0, 2), "os.symlink": (1, 2)}
+"""Which arguments of an audit event are paths that it changes; its last one is the open folder they are in, or -1."""
+
 ANYWHERE = ("/dev", "/proc", "/sys")
 """Where opening a file for writing makes none."""
 
@@ -85,10 +88,10 @@ def _host(event: str, args: tuple[Any, ...]) -> str | None:
 def _written(event: str, args: tuple[Any, ...]) -> Sequence[str]:
     if event == "open":
         paths = args[:1] if isinstance(args[2], int) and args[2] & WRITING else ()
-    elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate"):
-        paths = args[:1]
-    elif event in ("os.rename", "os.link", "os.symlink"):
-        paths = args[:2] if event == "os.rename" else args[1:2]
+    elif event in PLACES:
+        start, end = PLACES[event]
+        inside = args[-1] not in (-1, None)  # names in an open folder, as shutil.rmtree uses them, are not known here
+        paths = () if inside else args[start:end]
     else:
         return ()
     return [os.fsdecode(path) for path in paths if isinstance(path, (str, bytes, os.PathLike))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
-from edgewright_plugins.qdq.obstacle import obstacle
+from edgewright_plugins.qdq.obstacle import halved, obstacle
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class AdaQuant:
     reads: tuple[str, ...] = ("task",)
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses hosts without torch, models without layers, and integer models."""
+        """Refuses hosts without torch, models without layers, and those in integers or 16-bit floats."""
         if importlib.util.find_spec("torch") is None:
             return Refusal("adaquant needs PyTorch, which is not installed: pip install 'edgewright[torch]'")
-        return obstacle(model, self.name)
+        return obstacle(model, self.name) or halved(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The integer model; its step says what each stage of the work brought."""

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.types import Model, Refusal, Target
-from edgewright_plugins.qdq.obstacle import obstacle
+from edgewright_plugins.qdq.obstacle import halved, obstacle
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class MixedBits:
     reads: tuple[str, ...] = ("task", "target", "device")
 
     def check(self, model: Model, target: Target) -> Refusal | None:
-        """Refuses where scipy is missing, and models without layers or quantised already."""
+        """Refuses where scipy is missing, and models without layers, in 16 bits, or quantised already."""
         if find_spec("scipy") is None:
             return Refusal("it needs scipy to solve its programme; run: pip install 'edgewright[bits]'")
-        return obstacle(model, self.name)
+        return obstacle(model, self.name) or halved(model, self.name)
 
     def apply(self, model: Model, params: Params, context: Context) -> Model:
         """The chosen mix; the model as it was where no mix keeps the metric.

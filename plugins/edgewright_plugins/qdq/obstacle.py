@@ -1,4 +1,4 @@
-"""What every method that quantises refuses: integer graphs, and those without layers."""
+"""What every method that quantises refuses: integer graphs, and those without layers; some also 16-bit floats."""
 
 from __future__ import annotations
 
@@ -26,4 +26,17 @@ def obstacle(model: Model, method: str, layers: tuple[str, ...] = LAYERS, otherw
         return Refusal(f"it is quantised already (it has {seen}); give the float model")
     if not any(name in found for name in layers):
         return Refusal(f"it has no {' or '.join(layers)} to quantise; {otherwise or f'leave {method} out'}")
+    return None
+
+
+def halved(model: Model, method: str) -> Refusal | None:
+    """Why a method that works on 32-bit floats alone cannot work on a model whose layers take 16-bit ones."""
+    if model.format != "onnx":
+        return None
+    from edgewright import onnxkit
+
+    graph = onnxkit.read(model.graph).graph
+    short = {tensor.name for tensor in graph.initializer if tensor.data_type in (tensor.FLOAT16, tensor.BFLOAT16)}
+    if any(name in short for node in graph.node if node.op_type in LAYERS for name in node.input):
+        return Refusal(f"its layers are in 16 bits already; put {method} before the method that did it")
     return None
