@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from edgewright_exporters.report_html import HTML
 from reports import PICTURES, a_report, bare_report
 
 MOST_BYTES = 3_000_000
-MOST_MS = 2000
+MOST_S = 2.0
 ALL_KINDS = {
     "front", "tradeoffs", "exits", "spread", "operators", "roofline", "energy", "sensitivity", "prediction",
 }  # fmt: skip
@@ -19,7 +19,8 @@ DRAWN = """async () => {
   for (const each of document.querySelectorAll("details.report")) each.open = true;
   for (const figure of document.querySelectorAll("figure[data-kind]")) {
     figure.scrollIntoView();
-    while (!figure.querySelector("svg")) await new Promise((done) => setTimeout(done, 10));
+    for (let tries = 0; tries < 500 && !figure.querySelector("svg"); tries++)
+      await new Promise((done) => setTimeout(done, 10));
   }
 }"""
 """Brings every chart into sight, and waits until it is drawn."""
@@ -61,7 +62,7 @@ def test_without_data_there_is_no_section_and_no_error(opened, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("pages", ["single", "fifty"])
+@pytest.mark.parametrize("pages", ["single", "dozen"])
 def test_axe_finds_no_violation(opened, request, pages, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(request.getfixturevalue(pages), color_scheme=scheme)
@@ -77,26 +78,34 @@ def test_axe_finds_no_violation(opened, request, pages, scheme):
 
 
 def test_fifty_reports_are_there_in_two_seconds(opened, fifty):
+    """Of the page's own work: by the clock of its thread, which other programs do not move."""
     assert fifty.stat().st_size < MOST_BYTES
-    times = []
-    for _ in range(3):  # the machine is shared: the best of three is the page's own time
-        page = opened(fifty)
-        page.wait_for_function("document.querySelectorAll('figure[data-kind] svg').length > 0 || scrollY === 0")
-        times.append(page.evaluate("performance.getEntriesByType('navigation')[0].domComplete"))
-        assert page.locator("#overview tbody tr").count() == 50
-    assert min(times) < MOST_MS
-
-
-def test_filter_and_comparison(opened, fifty):
     page = opened(fifty)
-    page.get_by_label("Target").select_option("jetson-orin-nano")
-    page.get_by_label("Name has").fill("resnet")
-    assert page.locator("#shown").inner_text() == "2 of 50 reports are shown."
-    assert page.locator("#overview tbody tr:visible").count() == page.locator("details.report:visible").count() == 2
-    page.get_by_label("Name has").fill("nothing like it")
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def seconds() -> float:
+        metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        return metrics["TaskDuration"]
+
+    before = seconds()
+    page.reload()
+    page.locator("#all-gains").scroll_into_view_if_needed()
+    page.locator("#all-gains svg").first.wait_for(state="attached")
+    assert page.locator("#overview tbody tr").count() == 50
+    assert 0.05 < seconds() - before < MOST_S
+
+
+def test_filter_and_comparison(opened, dozen):
+    page = opened(dozen)
+    page.locator("select[name=target]").select_option("raspberry-pi-5")
+    page.locator("input[name=text]").fill("det")
+    assert page.locator("#shown").inner_text() == "1 of 12 reports are shown."
+    assert page.locator("#overview tbody tr:visible").count() == page.locator("details.report:visible").count() == 1
+    page.locator("input[name=text]").fill("nothing like it")
     assert page.locator("#overview tbody tr:visible, figure[data-kind]:visible").count() == 0
-    page.get_by_label("Name has").fill("")
-    page.get_by_label("Target").select_option("")
+    page.locator("input[name=text]").fill("")
+    page.locator("select[name=target]").select_option("")
     boxes = page.locator("#overview input")
     boxes.nth(0).check()
     assert page.locator("#comparison").is_hidden()
@@ -106,8 +115,8 @@ def test_filter_and_comparison(opened, fifty):
     assert "latency p50" in page.locator("#comparison tbody").inner_text()
 
 
-def test_it_can_be_used_with_the_keyboard_alone(opened, fifty):
-    page = opened(fifty)
+def test_it_can_be_used_with_the_keyboard_alone(opened, dozen):
+    page = opened(dozen)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.name") == "text"
     page.locator("#overview a").nth(3).focus()
@@ -129,11 +138,11 @@ def test_a_narrow_window_scrolls_nothing_but_tables(opened, single):
     assert max(widths) <= 360
 
 
-def test_paper_gets_every_chart(opened, fifty, tmp_path):
-    page = opened(fifty, color_scheme="dark")
+def test_paper_gets_every_chart(opened, dozen):
+    page = opened(dozen, color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     drawn = "all => all.filter(one => one.querySelector('svg')).length"
-    assert page.eval_on_selector_all("figure[data-kind]", drawn) == page.locator("figure[data-kind]").count() > 400
+    assert page.eval_on_selector_all("figure[data-kind]", drawn) == page.locator("figure[data-kind]").count() > 100
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
@@ -141,12 +150,9 @@ def test_paper_gets_every_chart(opened, fifty, tmp_path):
 def test_no_name_runs_or_breaks_anything(opened, tmp_path):
     evil = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
     report = a_report()
-    hostile = json.loads(json.dumps(evil))
     path = tmp_path / "evil.html"
-    from dataclasses import replace
-
-    closeups = tuple(replace(each, name=hostile) for each in report.closeups)
-    path.write_text(HTML.render_page([replace(report, model=hostile, closeups=closeups)], [PICTURES]), encoding="utf-8")
+    closeups = tuple(replace(each, name=evil) for each in report.closeups)
+    path.write_text(HTML.render_page([replace(report, model=evil, closeups=closeups)], [PICTURES]), encoding="utf-8")
     page = opened(path)
     draw_all(page)
     assert page.title() == f"{evil} on cpu"

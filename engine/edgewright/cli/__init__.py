@@ -25,6 +25,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "device": ("edgewright.cli.device", "Prepare a device: what it lacks is installed from this host."),
     "devices": ("edgewright.cli.devices", "List the devices at hand: model, sensors, and whether they are busy."),
     "doctor": ("edgewright.cli.doctor", "Tell what this machine has, what is missing and how to get it."),
+    "completion": ("edgewright.cli.completion", "Print what makes a shell complete this command."),
     "clean": ("edgewright.cli.clean", "Remove the cache."),
 }
 

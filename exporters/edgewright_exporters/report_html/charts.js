@@ -224,6 +224,8 @@
     const options = labelled(kinds[figure.dataset.kind](data, width));
     const style = {background: "transparent", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit"};
     canvas.replaceChildren(Plot.plot({marginTop: 24, marginBottom: 38, marginLeft: 52, ...options, width, style}));
+    // The canvas is one image with a text of its own; labels of its parts would be read as well.
+    canvas.querySelectorAll("[aria-label]").forEach((part) => part.removeAttribute("aria-label"));
     figure.drawn = width;
   }
 
@@ -240,7 +242,9 @@
   });
   addEventListener("beforeprint", () => {
     document.querySelectorAll("details.report").forEach((details) => (details.open = true));
-    figures.filter((figure) => !figure.drawn).forEach((figure) => draw(figure, figure.querySelector(".canvas").clientWidth || 640));
+    // All widths are read before anything is drawn: in between, every one would have the whole page laid out anew.
+    const left = figures.filter((figure) => !figure.drawn).map((figure) => [figure, figure.querySelector(".canvas").clientWidth || 640]);
+    left.forEach(([figure, width]) => draw(figure, width));
   });
 
   globalThis.edgewright = {figures, draw};

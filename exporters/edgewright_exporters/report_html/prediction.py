@@ -57,7 +57,7 @@ def _table(report: Report) -> Html:
         (f"{pair['model']}, {pair['quantity']}", *_cells(pair), f"{pair['predicted'] / pair['measured'] - 1:+.0%}")
         for pair in compared(report)
     ]
-    return datatable("Predicted and measured", ("model", "predicted", "measured", "off by"), rows)
+    return datatable("Every prediction of what was measured too", ("model", "predicted", "measured", "off by"), rows)
 
 
 def _cells(pair: Mapping[str, Any]) -> tuple[str, str]:

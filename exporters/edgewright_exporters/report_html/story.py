@@ -42,7 +42,8 @@ def _race(report: Report) -> Html:
     """Every way to run each candidate; nothing where costs were predicted."""
     if not report.race:
         return join(())
-    return datatable("against the original as it usually runs", RACE_HEADER, [entrant(each) for each in report.race])
+    header = ("candidate", *RACE_HEADER[1:-1], "outcome")
+    return datatable("against the original as it usually runs", header, [entrant(each) for each in report.race])
 
 
 def command(settings: Mapping[str, Any]) -> str:
