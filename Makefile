@@ -24,6 +24,7 @@ test: $(VENV)/dev
 	$(BIN)/engine doctor --fix
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance tests/deploy tests/golden tests/kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/whole_model tests/docs
+	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/hardware
 
 quick: $(VENV)/dev

@@ -22,7 +22,7 @@ def completed(*words: str, folder: Path) -> list[str]:
     script = """
         eval "$(engine completion bash)"
         COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 ))
-        $(complete -p engine | sed 's/.*-F \\([^ ]*\\).*/\1/') engine
+        _engine_completion engine
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     environment = {**os.environ, "PATH": f"{ENGINE.parent}{os.pathsep}{os.environ['PATH']}"}
