@@ -106,12 +106,14 @@ def test_equal_tokens_are_joined_without_any_loss(make: Callable[[], nn.Module],
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: small(cls=True), lambda: small(whole=True)], ids=["class token", "each token"]
+    ("make", "size"),
+    [(lambda: small(whole=True), 8), (lambda: of_transformers("DeiTForImageClassification"), 16)],
+    ids=["each token", "deit"],
 )
-def test_its_graph_computes_the_same_with_fixed_shapes(make: Callable[[], nn.Module]) -> None:
-    net, images = make(), torch.randn(4, 3, 8, 8)
+def test_its_graph_computes_the_same_with_fixed_shapes(make: Callable[[], nn.Module], size: int) -> None:
+    net, images = make(), torch.randn(4, 3, size, size)
     shape = shape_of(net, [images[:1]], {}, "net")
-    fewer = merged(net, shape, Schedule((1, 3), (40, 9))).eval()
+    fewer = merged(net, shape, Schedule((1, 2), (9, 5))).eval()
     proto = lower_module(fewer, {"x": images[:1].numpy()}, ["y"])
     assert not {"Loop", "If", "NonZero", "Scan"} & {node.op_type for node in proto.graph.node}
     got = np.concatenate([out[0] for out in onnxkit.run(onnxkit.pack(proto), [{"x": i[None].numpy()} for i in images])])

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from edgewright_plugins.tokens.masks import fitting
+
 SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
 
 
@@ -54,9 +56,13 @@ class Proportional(TorchFunctionMode):
         return scores if bias is None else scores + bias
 
     def _masked(self, key: Tensor, kwargs: dict[str, Any]) -> None:
-        bias, mask = self._bias(key.ndim, key.shape[-2]), kwargs.get("attn_mask")
-        if bias is not None and (mask is None or mask.is_floating_point()):
-            kwargs["attn_mask"] = bias if mask is None else mask + bias
+        bias, mask = self._bias(key.ndim, key.shape[-2]), fitting(kwargs.get("attn_mask"), key)
+        if bias is None:
+            return
+        if mask is None:
+            kwargs["attn_mask"] = bias
+        else:
+            kwargs["attn_mask"] = bias + mask if mask.is_floating_point() else bias.masked_fill(~mask, float("-inf"))
 
     def _bias(self, axes: int, tokens: int) -> Tensor | None:
         """The logarithms [b, 1, 1, n]; None for what does not go over all tokens."""

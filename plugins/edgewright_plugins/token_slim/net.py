@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgewright_plugins.early_exit.net import Change, changed
 from edgewright_plugins.early_exit.side import Cut
 from edgewright_plugins.token_slim.slim import Recover, Slim, neighbours
+from edgewright_plugins.tokens.masks import FittingMasks
 from edgewright_plugins.tokens.schedule import Schedule
 from edgewright_plugins.tokens.shape import Shape
 
@@ -32,7 +33,7 @@ class SlimNet(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the network returns."""
-        with changed(self.backbone, self._slimming()):
+        with changed(self.backbone, self._slimming()), FittingMasks():
             return self.backbone(*inputs)
 
     def seen(self, *inputs: Tensor) -> tuple[Any, list[Tensor]]:
