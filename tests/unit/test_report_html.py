@@ -13,7 +13,6 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from edgewright_exporters.report_html.axes import axis_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
