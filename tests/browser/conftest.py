@@ -52,6 +52,12 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three such reports."""
+    return _written(tmp_path_factory, 3)
+
+
+@pytest.fixture(scope="session")
 def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of twelve such reports, of five models on three targets."""
     return _written(tmp_path_factory, 12)
