@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from edgewright.bench import Bench
@@ -17,11 +19,13 @@ from edgewright.bundle import open_bundle
 from edgewright.race import race
 from edgewright.registry import Registry, Source, installed
 from edgewright.testing import Rig
-from edgewright.types import GraphFile, Model
+from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, Variant
 
 FORMS = """
 from dataclasses import replace
+import numpy as np
 import onnx
+import onnx.parser
 from edgewright.bench import stage_artifacts
 from edgewright.errors import RefusedError
 from edgewright.types import Refusal
@@ -131,3 +135,16 @@ def test_forms_that_cannot_race_without_a_device_are_told(bench: Bench) -> None:
     assert not found.plan.artifacts
     assert [each.form for each in found.entrants] == ["lean", "wrong", "torn", "shy"]
     assert "ship this form with --exporter lean" in found.entrants[0].reason
+
+
+def test_a_part_that_takes_something_else_than_the_task_gives_is_timed_on_its_own_example(rig: Rig) -> None:
+    usual = replace(rig.benches["conv"], device=rig.benches["conv"].host)
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>'
+        "part (float[1, 17, 48] image) => (float[1, 17, 48] y) { y = Neg(image) }"
+    )
+    spec = TensorSpec("image", "float32", (1, 17, 48))
+    stage = Stage("main", usual.store.keep(proto.SerializeToString()), ("image",), ("y",))
+    example = {"image": np.ones((1, 17, 48), np.float32)}
+    part = Model("part", Signature((spec,), (replace(spec, name="y"),)), (Variant("main", (stage,)),), example)
+    assert usual.costs({"part": part})["part"].value.kind == "measured"
