@@ -51,13 +51,18 @@ def decide(model: Model, params: Params, context: Context) -> Json:
     return cast(
         "Json",
         {
-            "params": asdict(params),
+            "params": _plain(asdict(params)),
             "shifts": paths,
             "grids": listed(grids),
             "attentions": [asdict(each) for each in found],
             "latencies": _latencies(module, paths, batches, params, context) if params.experts == "mixture" else [],
         },
     )
+
+
+def _plain(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As JSON gives it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
 
 
 def _latencies(

@@ -49,7 +49,7 @@ class TokenSlim:
     """The transform `token-slim`."""
 
     name = "token-slim"
-    summary = "fewer tokens after some blocks of a transformer: learned mixtures of all, trained against the original"
+    summary = "fewer tokens after some blocks of a transformer: mixtures that are learned from the original"
     Params = Params
     takes = "torch"
     gives = "torch"
