@@ -167,7 +167,7 @@ def test_a_safe_place_stays_inside(text):
         place = safe_place(text)
     except BundleError:
         return
-    assert not os.path.relpath(os.path.join("/root", place), "/root").startswith("..")
+    assert os.path.relpath(os.path.join("/root", place), "/root").split("/")[0] != ".."
 
 
 def test_a_read_only_folder_is_refused_before_any_work(tmp_path):

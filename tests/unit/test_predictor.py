@@ -198,6 +198,14 @@ def test_a_device_that_was_not_measured_is_known_less_well(tmp_path: Path) -> No
     assert widths[1] > widths[0]
 
 
+def test_of_a_network_far_smaller_than_any_that_was_measured_little_is_said(tmp_path: Path) -> None:
+    for target in (PI, TARGETS["raspberry-pi-5"]):
+        found = KERNELS.predict(linear(tmp_path, 2), target, "latency")
+        assert found.value is not None
+        assert found.interval is not None
+        assert found.value * 1000 >= found.interval[1] > found.value > found.interval[0] > 0
+
+
 def test_energy_without_coefficients_is_latency_times_power(tmp_path: Path) -> None:
     bare = replace(PI, fitted={})
     latency, energy = (KERNELS.predict(linear(tmp_path, 512), bare, quantity) for quantity in ("latency", "energy"))

@@ -107,7 +107,7 @@ def test_a_finished_network_has_nothing_that_only_training_needs(rig: Rig) -> No
 
 
 def test_the_schedule_is_the_mildest_of_those_that_lose_little_and_are_fast_enough(rig: Rig) -> None:
-    vits = rig_with(rig, small(depth=4, width=96))
+    vits = rig_with(rig, small(depth=4, width=384))
     model, context = vits.models("torch")["vit"], vits.context("vit", "searched")
     mild, strong = (TOKEN_SLIM.decide(model, Params(speedup=each), context) for each in (1.05, 1.3))
     for decision, wanted in ((mild, 1.05), (strong, 1.3)):

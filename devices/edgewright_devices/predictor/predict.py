@@ -21,6 +21,9 @@ UNITS = {"latency": "ms", "energy": "mJ"}
 SURE = 1.96
 """Standard deviations that hold 95 % of a normal distribution."""
 
+WIDEST = 1000.0
+"""How many times less or more a value may be at most: of far smaller networks than were measured nothing is known."""
+
 WIDEN = 2.0
 """How many times less sure fitted coefficients are than their posterior says, seen on families left out of fits."""
 
@@ -214,12 +217,13 @@ def _conditions(loads: Sequence[Workload], known: Known) -> dict[str, Any]:
 def _predicted(
     quantity: str, value: float, unit: str, sd: float, known: Known, *, conditions: dict[str, Any]
 ) -> Measurement:
+    times = math.exp(min(SURE * sd, math.log(WIDEST)))
     return Measurement(
         quantity=quantity,
         value=value,
         unit=unit,
         n=known.n,
-        interval=(value * math.exp(-SURE * sd), value * math.exp(SURE * sd)),
+        interval=(value / times, value * times),
         statistic="p50",
         instrument="kernels",
         kind="predicted",
