@@ -168,6 +168,7 @@ def test_the_examples_pass_the_conformance_kit(examples, tmp_path):
     run: list[Case] = []
     with open_rig(tmp_path, registry) as rig:
         for case in cases(registry, "edgewright-acme"):
-            if case.kind in KINDS and case.run(rig) is None:
+            dear = "composes" in str(case)  # with every built-in method, in both orders
+            if case.kind in KINDS and not dear and case.run(rig) is None:
                 run.append(case)
     assert {case.kind.noun for case in run} == {kind.noun for kind in KINDS} - {"kernel"}
