@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,13 @@ def content(folder: Path, megabytes: float) -> Path:
     return file
 
 
+def signalled(processes: Sequence[int], how: signal.Signals) -> None:
+    """Send a signal to those that are still there."""
+    for each in processes:
+        with suppress(ProcessLookupError):
+            os.kill(each, how)
+
+
 # ------------------------------------------------------------------ what dies on the way
 
 
@@ -107,15 +114,14 @@ def test_the_way_is_lost_while_an_agent_works(breakable: Reached) -> None:
 
 
 def test_the_way_is_lost_while_a_file_is_sent(breakable: Reached, tmp_path: Path) -> None:
-    file, link = content(tmp_path, 20), breakable.link
+    file, link = content(tmp_path, 100), breakable.link
 
     def cut_when_sending() -> None:
-        assert soon(lambda: bool(breakable.running("tar -xmf -")))
-        receiving = breakable.running("tar -xmf -")
-        kill(receiving, signal.SIGSTOP)  # or all of it may have come meanwhile
+        receiving: list[int] = []
+        assert soon(lambda: bool(receiving.extend(breakable.running("tar -xmf -")) or receiving))
+        signalled(receiving, signal.SIGSTOP)  # or all of it may have come meanwhile
         breakable.cut()
-        with suppress(ProcessLookupError):
-            kill(receiving, signal.SIGCONT)
+        signalled(receiving, signal.SIGCONT)
 
     cutting = threading.Thread(target=cut_when_sending)
     cutting.start()

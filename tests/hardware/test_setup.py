@@ -103,8 +103,8 @@ def test_a_setup_that_is_killed_leaves_nothing_and_the_next_one_works_on_python_
 ) -> None:
     address = reach(start(ssh_device, bullseye, ready=False))
     link = opened(address)
-    parts, ours = f"{link.root}/store/.part-*", f"{link.root}/site {link.root}/sites"
-    begun = lambda _: int(said(link, f"ls -d {parts}/* 2>/dev/null | wc -l")) >= 20  # noqa: E731 - one of 1200 files
+    parts, ours = f"{link.root}/store/.part-*", f"{link.root}/site {link.root}/sites/*"
+    begun = lambda _: int(said(link, f"ls -d {parts}/new/* 2>/dev/null | wc -l")) >= 20  # noqa: E731 - one of 1200 files
     kill_when([*ENGINE, "device", "setup", "--on", address, "--cache", str(env.store.root)], begun)
     end = time.monotonic() + 30
     while said(link, f"ls -d {parts} {ours} 2>/dev/null || true"):

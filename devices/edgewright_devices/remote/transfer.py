@@ -51,9 +51,11 @@ BRING = """cd {root} && umask 077 || exit 1
 trap 'rm -rf {part}' EXIT; trap 'exit 1' HUP INT PIPE TERM
 mkdir -p {part} {parent} && tar -xmf - || exit 1
 {check}[ ! -e {goal} ] || rm -rf {goal}
-mv {part}/goal {goal}
+mv {part}/goal {goal} && echo whole
 """
-"""Takes a tar of a part folder: `sums` of what is in `new`, and the goal, of hard links to that and to the store."""
+"""Takes a tar of a part folder: `sums` of what is in `new`, and the goal, of hard links to that and to the store. Says
+`whole` when all is done: the client of a link that is cut may end as if all were well.
+"""
 
 CHECK = "(cd {part}/new && LC_ALL=C sha256sum -c ../sums >/dev/null && mv -f * ../../) || exit 1\n"
 
@@ -81,12 +83,18 @@ def put(shell: Shell, root: str, local: Path, remote: str) -> str:
 
 def get(shell: Shell, remote: str, local: Path) -> None:
     """Copy a file of the device to this host, whole or not at all. Raises: DeviceError when it is not there."""
-    child = _start(shell, f"exec cat {shlex.quote(remote)}")
+    place = shlex.quote(remote)
+    child = _start(shell, f"wc -c < {place} && exec cat {place}")
     partial = local.with_name(f".{local.name}.{secrets.token_hex(6)}")
     try:
         child.stdin.close()
+        size = child.stdout.readline().strip()
         _copy(child.stdout, partial)
         _ended(shell, child)
+        if size != str(partial.stat().st_size).encode():
+            raise DeviceError(
+                f"{shell.address} was lost while {remote} was sent from there; run the same command again"
+            )
         partial.replace(local)
     except OSError as error:
         raise DeviceError(f"{remote} of {shell.address} cannot be written to {local}: {error.strerror}") from error
@@ -207,7 +215,10 @@ def _stream(shell: Shell, script: str, entries: Iterable[_Entry]) -> None:
                 for entry in entries:
                     _add(tar, entry)
             child.stdin.close()
+        said = child.stdout.read()
         _ended(shell, child)
+        if said.strip() != b"whole":
+            raise DeviceError(f"{shell.address} was lost while files were sent there; run the same command again")
     finally:
         moving.finished.set()
         child.kill()
