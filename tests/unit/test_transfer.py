@@ -130,3 +130,29 @@ def test_what_nobody_used_for_long_goes_and_what_is_used_stays(shell: Here, link
     RemoteLink(shell, shlex.quote(str(link.root)))
     assert not list((link.root / "store").iterdir())
     assert not list((link.root / "bundles").iterdir())
+
+
+class Cut(Here):
+    """A shell whose client ends as if all were well when the way is lost, as adb's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instead = "{}"
+
+    def client(self, script: str) -> Sequence[str]:
+        return ["sh", "-c", self.instead.format(script)]
+
+
+def test_a_way_that_is_lost_without_a_word_is_told(tmp_path: Path) -> None:
+    shell = Cut()
+    link = RemoteLink(shell, shlex.quote(f"{tmp_path}/device"))
+    local, back = tmp_path / "local", tmp_path / "back"
+    local.write_bytes(secrets.token_bytes(SMALL))
+    there = link.put(local, "arrays/one")
+    shell.instead = "head -c 1000 >/dev/null"
+    with pytest.raises(DeviceError, match="was lost while files were sent there"):
+        link.put(local, "arrays/two")
+    shell.instead = "({}) | head -c 1000"
+    with pytest.raises(DeviceError, match=r"was lost while .* was sent from there"):
+        link.get(there, back)
+    assert not back.exists()
