@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from edgewright.errors import TargetError
 from edgewright.protocols import Measurable, Predictor
 from edgewright.types import GraphFile, KernelCost, Measurement, Model, Row, Target, unknown
-from edgewright_devices.workload import Work, Workload, workload
 
 if TYPE_CHECKING:
     from edgewright_devices.predictor.coefficients import Known
     from edgewright_devices.predictor.fit import Floats
+    from edgewright_devices.workload import Work, Workload
 
 UNITS = {"latency": "ms", "energy": "mJ"}
 SURE = 1.96
@@ -166,6 +166,8 @@ def _powerless(target: Target, quantity: str) -> str:
 
 
 def _workloads(model: Model) -> tuple[Workload, ...]:
+    from edgewright_devices.workload import workload
+
     shapes = {name: tuple(int(size) for size in array.shape) for name, array in model.example.items()}
     batch = next((shape[0] for shape in shapes.values() if shape), 1)
     graphs = [stage.graph for stage in model.variants[0].stages]

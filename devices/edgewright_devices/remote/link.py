@@ -9,7 +9,6 @@ from pathlib import Path
 from edgewright.errors import DeviceError
 from edgewright.protocols import Process
 from edgewright_devices.child import ChildProcess
-from edgewright_devices.remote import transfer
 from edgewright_devices.remote.shell import Shell, checked, run_script
 
 PREPARE = """umask 077; root={root}
@@ -57,10 +56,14 @@ class RemoteLink:
 
     def put(self, local: Path, remote: str) -> str:
         """Copy a file or folder to the device; returns where it lies there. What is there already is not sent."""
+        from edgewright_devices.remote import transfer
+
         return transfer.put(self._shell, str(self.root), local, remote)
 
     def get(self, remote: str, local: Path) -> None:
         """Raises: DeviceError when it is not there."""
+        from edgewright_devices.remote import transfer
+
         transfer.get(self._shell, remote, local)
 
     def close(self) -> None:
