@@ -17,6 +17,7 @@ from edgewright.bundle import Contents, plain, write_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.errors import RefusedError
 from edgewright.metering import metered, with_energy
+from edgewright.presets import find_preset
 from edgewright.realinputs import draw_inputs
 from edgewright.recipe import Recipe
 from edgewright.registry import RUNTIMES, TARGETS, Registry
@@ -202,7 +203,7 @@ class Bench:
             found = measure.compare(
                 self.device,
                 candidates,
-                measure.find_preset(preset),
+                find_preset(preset),
                 reference=reference,
                 seed=self.recipe.seed,
                 race=race,
@@ -270,7 +271,7 @@ class Bench:
         """A real input; of a model that takes something else than the task gives, a part of a network, its own."""
         given, own = self.sample(), model.example
         fits = all(name in own and array.shape[1:] == own[name].shape[1:] for name, array in given.items())
-        return given if fits else own
+        return given if fits or not own else own
 
 
 def _graphs(model: Model) -> list[str]:
