@@ -25,8 +25,9 @@ import numpy as np
 from edgewright.agent import Agent
 from edgewright.bundle import Bundle, Contents, write_bundle
 from edgewright.environment import Environment
-from edgewright.measure import PRESETS, Candidate, Preset, compare, device_lock
+from edgewright.measure import Candidate, compare, device_lock
 from edgewright.pipeline import open_agent
+from edgewright.presets import PRESETS, Preset
 from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.store import Store

@@ -22,7 +22,7 @@ import numpy as np
 
 from edgewright.bench import Bench
 from edgewright.environment import Environment
-from edgewright.measure import PRESETS
+from edgewright.presets import PRESETS
 from edgewright.recipe import Method, Request
 from edgewright.registry import TRANSFORMS, Registry
 from edgewright.steps import run_step

@@ -24,8 +24,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import edgewright
-from edgewright.measure import PRESETS
 from edgewright.params import describe_params
+from edgewright.presets import PRESETS
 from edgewright.registry import KINDS, TARGETS, Kind, Registry
 from edgewright.tables import amount
 from edgewright.types import Figure, Target

@@ -27,6 +27,7 @@ import numpy as np
 from edgewright.agent import Agent, Opened, Timed
 from edgewright.errors import DeviceError, RecipeError, suggest
 from edgewright.metering import Metered, NoMeter
+from edgewright.presets import Preset
 from edgewright.timings import (
     Measured,
     Setting,
@@ -63,38 +64,11 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How long to measure each candidate: both `seconds` and `runs` are reached, over `rounds` processes."""
-
-    name: str
-    seconds: float
-    runs: int
-    rounds: int
-
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("quick", seconds=1, runs=30, rounds=6),
-        Preset("default", seconds=10, runs=100, rounds=10),
-        Preset("thorough", seconds=60, runs=1000, rounds=16),
-    )
-}
-
-
-@dataclass(frozen=True)
 class Candidate:
     """A bundle to be measured, and how its worker opens it (see Agent.open)."""
 
     bundle: Path
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-def find_preset(name: str) -> Preset:
-    """Raises: RecipeError for an unknown name."""
-    if name not in PRESETS:
-        raise RecipeError(f"there is no preset {name!r}; {suggest(name, PRESETS)}")
-    return PRESETS[name]
 
 
 @contextmanager

@@ -30,6 +30,23 @@ class TrainingParams:
     )
 
 
+def split_call(text: str, flag: str) -> tuple[str, dict[str, str]]:
+    """`name:key=value,key=value` as name and parameters.
+
+    Raises: RecipeError naming `flag`, for a parameter without a value or one that is said twice.
+    """
+    name, _, rest = text.partition(":")
+    params: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"{flag} {text!r}: {part!r} is no parameter; write {name}:name=value,name=value")
+        if key.strip() in params:
+            raise RecipeError(f"{flag} {text!r} says {key.strip()!r} twice")
+        params[key.strip()] = value.strip()
+    return name.strip(), params
+
+
 def parse_params(kind: type[Any], given: Mapping[str, Any], owner: str) -> Any:
     """An instance of the dataclass `kind` from text or TOML values.
 

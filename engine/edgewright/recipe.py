@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from edgewright.contract import BOUND_NAMES, Bounds, parse_bounds
 from edgewright.errors import RecipeError, no_file, suggest
-from edgewright.params import parse_params
+from edgewright.params import parse_params, split_call
+from edgewright.presets import find_preset
 from edgewright.protocols import OnnxTransform, TorchTransform
 from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TRANSFORMS, Registry
 from edgewright.types import Offer, Target
@@ -91,18 +92,10 @@ def parse_method(text: str) -> MethodCall:
 
     Raises: RecipeError for a parameter without a value or one that is said twice.
     """
-    name, _, rest = text.partition(":")
-    params: dict[str, str] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError(f"--apply {text!r}: {part!r} is no parameter; write {name}:name=value,name=value")
-        if key.strip() in params:
-            raise RecipeError(f"--apply {text!r} says {key.strip()!r} twice")
-        params[key.strip()] = value.strip()
-    if not name.strip():
+    name, params = split_call(text, "--apply")
+    if not name:
         raise RecipeError(f"--apply {text!r} names no method")
-    return MethodCall(name.strip(), params)
+    return MethodCall(name, params)
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -182,7 +175,7 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
         seed=_in_range("--seed", request.seed, 0, 0, 2**31 - 1),
         batch=_in_range("--batch", request.batch, 1, 1, 65536),
         threads=_in_range("--threads", request.threads, 1, 1, 1024),
-        preset=request.preset or "default",
+        preset=find_preset(request.preset or "default").name,
         allow_fallback=bool(request.allow_fallback),
         tune=_tune(request, exporters, registry),
         meters=meters,

@@ -21,6 +21,8 @@ from edgewright_runtime import load
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "examples" / "digits" / "digits.onnx")
 DATA = str(ROOT / "examples" / "digits" / "digits.npz")
+SOON = "quick:seconds=0.2,rounds=3"
+"""For what is not about speed."""
 
 pytestmark = pytest.mark.slow
 
@@ -127,15 +129,15 @@ def test_a_written_bound_that_is_not_met_ships_the_best_legal_model_and_exits_3(
 
 def test_profile_and_compare_measure_the_bundle(deployed):
     folder, _, _ = deployed
-    done = engine(folder, "profile", "out", "--preset", "quick", "--per-op", "--json")
+    done = engine(folder, "profile", "out", "--preset", SOON, "--per-op", "--json")
     profile = json.loads(done.stdout)
     assert any(o["operator"] == "QLinearConv" for o in profile["operators"])
     told = {m["quantity"] for m in profile["measurements"]}
     assert told >= {"latency", "load", "first inference", "peak memory", "energy"}
-    done = engine(folder, "compare", DIGITS, "out", "--preset", "quick", "--fail-if", "size>-10%", "--json")
+    done = engine(folder, "compare", DIGITS, "out", "--preset", SOON, "--fail-if", "size>-10%", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["changes"]["latency"][0] < -0.2, "about half the time"
-    done = engine(folder, "compare", DIGITS, "out", "--preset", "quick", "--fail-if", "size<-10%")
+    done = engine(folder, "compare", DIGITS, "out", "--preset", SOON, "--fail-if", "size<-10%")
     assert done.returncode == 3
 
 
@@ -174,7 +176,7 @@ def test_a_kill_at_any_step_leaves_no_half_bundle_and_the_next_run_goes_on(tmp_p
     assert is_bundle(tmp_path / "out")
 
 
-COMMAND = ("deploy", DIGITS, "--target", "cpu", "--task", DATA, "--preset", "quick", "--out", "out")
+COMMAND = ("deploy", DIGITS, "--target", "cpu", "--task", DATA, "--preset", SOON, "--out", "out")
 
 
 def killed_at(folder: Path, moment: str, how: signal.Signals) -> int:
@@ -249,7 +251,7 @@ def test_several_outputs_a_users_metric_and_a_lower_is_better_direction(tmp_path
     )
     done = engine(
         tmp_path, "deploy", "two.onnx", "--target", "cpu", "--task", "task.py:both", "--apply", "quantize:mode=static",
-        "--max-drop", "20%", "--min-speedup", "off", "--preset", "quick", "--json",
+        "--max-drop", "20%", "--min-speedup", "off", "--preset", SOON, "--json",
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -260,7 +262,7 @@ def test_several_outputs_a_users_metric_and_a_lower_is_better_direction(tmp_path
 
 
 def test_without_data_only_what_needs_none_runs_and_accuracy_is_null_with_the_reason(tmp_path):
-    done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--preset", "quick", "--json")
+    done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--preset", SOON, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     rows = {row["quantity"]: row for row in report["rows"]}
@@ -274,7 +276,7 @@ def test_without_data_only_what_needs_none_runs_and_accuracy_is_null_with_the_re
 
 def test_a_project_file_makes_the_command_short(tmp_path):
     (tmp_path / "edgewright.toml").write_text(
-        f'model = "{DIGITS}"\ntask = "{DATA}"\npreset = "quick"\nout = "mine"\n[[method]]\nname = "half"\n'
+        f'model = "{DIGITS}"\ntask = "{DATA}"\npreset = "{SOON}"\nout = "mine"\n[[method]]\nname = "half"\n'
     )
     done = engine(tmp_path, "deploy", "--target", "jetson", "--json")
     assert done.returncode in (0, 3), done.stderr
@@ -293,7 +295,7 @@ def test_a_torch_module_is_lowered_and_deployed(tmp_path):
     )
     done = engine(
         tmp_path, "deploy", "net.py:model", "--target", "cpu", "--task", DATA, "--apply", "simplify",
-        "--preset", "quick", "--json",
+        "--preset", SOON, "--json",
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -321,7 +323,7 @@ def test_a_recurrent_state_is_fed_back_by_the_session(tmp_path):
     entry = model.metadata_props.add()
     entry.key, entry.value = "edgewright.state", json.dumps([["next", "total"]])
     onnx.save(model, tmp_path / "sum.onnx")
-    done = engine(tmp_path, "deploy", "sum.onnx", "--target", "cpu", "--preset", "quick", "--out", "out")
+    done = engine(tmp_path, "deploy", "sum.onnx", "--target", "cpu", "--preset", SOON, "--out", "out")
     assert done.returncode == 0, done.stderr
     loaded = load(tmp_path / "out")
     one = np.ones((1, 2), np.float32)
@@ -355,7 +357,7 @@ def test_a_candidate_that_no_runtime_opens_is_left_out_with_its_reason(tmp_path)
     (info / "entry_points.txt").write_text("[edgewright]\nodd = odd\n")
     os.environ["PYTHONPATH"] = str(tmp_path / "site")
     try:
-        done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--apply", "odd", "--preset", "quick", "--json")
+        done = engine(tmp_path, "deploy", DIGITS, "--target", "cpu", "--apply", "odd", "--preset", SOON, "--json")
     finally:
         del os.environ["PYTHONPATH"]
     report = json.loads(done.stdout)

@@ -66,7 +66,16 @@ def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     digits = ROOT / "examples" / "digits"
     command = [sys.executable, "-c", "from edgewright.cli import main; main()", "deploy", str(digits / "digits.onnx")]
-    arguments = ["--target", "cpu", "--preset", "quick", "--out", str(folder / "out"), "--cache", str(folder / "cache")]
+    arguments = [
+        "--target",
+        "cpu",
+        "--preset",
+        "quick:seconds=0.2,rounds=3",
+        "--out",
+        str(folder / "out"),
+        "--cache",
+        str(folder / "cache"),
+    ]
     subprocess.run([*command, *arguments], check=True, capture_output=True)
     with np.load(digits / "digits.npz") as data:
         np.savez(folder / "x.npz", image=data["x_test"][:20])

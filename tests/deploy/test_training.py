@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 COMMAND = (
     "deploy", str(DIGITS / "digits.onnx"), "--target", "cpu", "--task", str(DIGITS / "digits.npz"),
-    "--apply", "tune", "--preset", "quick", "--out",
+    "--apply", "tune", "--preset", "quick:seconds=0.2,rounds=3", "--out",
 )  # fmt: skip
 
 KILLED_AT, STEPS = 12, 40

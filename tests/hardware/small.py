@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgewright import measure
 from edgewright.cli import main
+from edgewright.presets import PRESETS, Preset
 
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -41,7 +41,7 @@ def write_small(folder: Path) -> tuple[Path, Path]:
     return folder / "small.onnx", folder / "small.npz"
 
 
-SHORT = measure.Preset("quick", seconds=0.05, runs=4, rounds=2)
+SHORT = Preset("quick", seconds=0.05, runs=4, rounds=2)
 """Speed means nothing under emulation, and each process there takes seconds to start."""
 
 
@@ -49,7 +49,7 @@ def engine(*words: str) -> subprocess.CompletedProcess[str]:
     """What a user's command says, that runs in this process and measures for a moment only."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        patch.dict(measure.PRESETS, quick=SHORT),
+        patch.dict(PRESETS, quick=SHORT),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,

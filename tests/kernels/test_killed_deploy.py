@@ -29,7 +29,18 @@ def test_a_killed_deploy_leaves_no_process_and_the_next_one_goes_on(tvm: ModuleT
     except RefusedError as refusal:
         pytest.skip(str(refusal))
     cache, kept = tmp_path / "cache", dict[str, int]()
-    about = ["deploy", str(DIGITS), "--target", "cpu", "--preset", "quick", "--apply", "simplify", "--seed", "0"]
+    about = [
+        "deploy",
+        str(DIGITS),
+        "--target",
+        "cpu",
+        "--preset",
+        "quick:seconds=0.2,rounds=3",
+        "--apply",
+        "simplify",
+        "--seed",
+        "0",
+    ]
     about += ["--exporter", "onnx,kernels", "--cache", str(cache), "--out", str(tmp_path / "out")]
     command = [sys.executable, "-c", "from edgewright.cli import main; main()", *about]
     for pattern, least in LEAST.items():

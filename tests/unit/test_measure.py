@@ -16,15 +16,13 @@ from edgewright.agent import Agent, start_agent
 from edgewright.errors import RecipeError
 from edgewright.measure import (
     FIRST_LOOK,
-    PRESETS,
     UNDISTURBED,
     Candidate,
-    Preset,
     compare,
     device_lock,
-    find_preset,
     measure_one,
 )
+from edgewright.presets import PRESETS, Preset, find_preset
 from edgewright_devices.local import LOCAL
 
 MakeBundle = Callable[..., Path]
@@ -156,8 +154,16 @@ def worked_out(reference: Any, other: Any) -> tuple[float, tuple[float, float] |
 def test_unknown_names_are_refused(agent: Agent, make_bundle: MakeBundle) -> None:
     with pytest.raises(RecipeError, match="there is no preset 'quik'; allowed: default, quick, thorough; did you mean"):
         find_preset("quik")
+    with pytest.raises(RecipeError, match=r"--preset quick has no parameter 'round'; .*did you mean 'rounds'"):
+        find_preset("quick:round=3")
+    with pytest.raises(RecipeError, match="--preset quick: rounds=1 is out of range; allowed: 2 to 100"):
+        find_preset("quick:rounds=1")
     with pytest.raises(RecipeError, match="no candidate 'b' to compare with; allowed: a"):
         compare(agent, {"a": Candidate(make_bundle())}, SHORT, reference="b")
+
+
+def test_a_preset_takes_figures_of_ones_own() -> None:
+    assert find_preset("quick:seconds=5,rounds=12") == Preset("quick:seconds=5,rounds=12", 5.0, 30, 12)
 
 
 def test_presets_grow() -> None:

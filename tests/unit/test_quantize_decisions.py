@@ -14,7 +14,7 @@ from edgewright import onnxkit
 from edgewright.context import Workbench
 from edgewright.contract import parse_bounds
 from edgewright.errors import RecipeError, RefusedError
-from edgewright.measure import PRESETS, Preset
+from edgewright.presets import PRESETS, Preset
 from edgewright.store import key_of
 from edgewright.task import Task
 from edgewright.testing import Rig

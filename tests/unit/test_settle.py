@@ -17,7 +17,8 @@ from edgewright.errors import RefusedError
 from edgewright.exits.observe import observe, qualities
 from edgewright.exits.settle import settle, unsettled, with_thresholds
 from edgewright.gates import depth_of
-from edgewright.measure import PRESETS, Candidate, compare
+from edgewright.measure import Candidate, compare
+from edgewright.presets import PRESETS
 from edgewright.store import Store
 from edgewright.task import TOP1, Task, top1
 from edgewright.task.metrics import top1_each

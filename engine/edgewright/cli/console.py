@@ -128,12 +128,13 @@ def shared_options(function: F) -> F:
     return function
 
 
+PRESETS = ("quick", "default", "thorough")
+
 preset_option = click.option(
     "--preset",
-    type=click.Choice(("quick", "default", "thorough")),
-    default="default",
-    show_default=True,
-    help="How long to measure: 1 s / 10 s / 60 s and 30 / 100 / 1000 runs.",
+    metavar="|".join(PRESETS) + "[:k=v,...]",
+    shell_complete=lambda context, option, given: [name for name in PRESETS if name.startswith(given)],
+    help="How long to measure: 1 s / 10 s / 60 s and 30 / 100 / 1000 runs; or quick:seconds=5,rounds=12. [default]",
 )
 
 meter_option = click.option(

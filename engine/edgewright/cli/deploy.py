@@ -13,6 +13,7 @@ from edgewright.cli.console import (
     model_options,
     on_option,
     open_environment,
+    preset_option,
     print_json,
     request_from,
     shared_options,
@@ -34,7 +35,7 @@ from edgewright.recipe import PROJECT_FILE, Request, merge, parse_method, read_r
 @click.option("--minimise", metavar="latency|energy|size", help="What decides between legal models. [latency]")
 @click.option("--exporter", metavar="NAME,...", help="Forms to race; the quickest that answers alike ships. [onnx]")
 @click.option("--tune", type=int, metavar="SECONDS", help="Search that long, per stage, what TVM is left to do. [0]")
-@click.option("--preset", type=click.Choice(("quick", "default", "thorough")), help="How long to measure. [default]")
+@preset_option
 @click.option("--allow-fallback", is_flag=True, default=None, help="Accept another provider than the one asked for.")
 @click.option("--out", "-o", metavar="DIR", help="Where the bundle goes. [MODEL-TARGET]")
 @click.option("--dry-run", is_flag=True, help="Check everything, do nothing.")

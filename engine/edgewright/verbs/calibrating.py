@@ -14,9 +14,10 @@ from edgewright import measure
 from edgewright.agent import LOCAL, Agent
 from edgewright.environment import Environment
 from edgewright.errors import InputError, TargetError
-from edgewright.measure import Candidate, Preset
+from edgewright.measure import Candidate
 from edgewright.metering import NoMeter, metered, with_energy
 from edgewright.pipeline import open_agent, open_bench
+from edgewright.presets import Preset
 from edgewright.protocols import Calibrated, Measurable
 from edgewright.recipe import Request, meters_of
 from edgewright.registry import PREDICTORS, blame

@@ -12,6 +12,7 @@ from edgewright.environment import Environment
 from edgewright.errors import RecipeError
 from edgewright.metering import metered, with_energy
 from edgewright.pipeline import open_agent
+from edgewright.presets import find_preset
 from edgewright.recipe import Request, meters_of
 from edgewright.targets import unlike
 from edgewright.timings import Measured
@@ -56,7 +57,7 @@ def compare(
     for each in conditions:
         if each.quantity == ACCURACY and not request.task:
             raise RecipeError(f"--fail-if {each.text!r} needs examples; give them with --task")
-    preset = measure.find_preset(request.preset or "default")
+    preset = find_preset(request.preset or "default")
     with ExitStack() as stack:
         agent = open_agent(request.on or LOCAL, env, stack)
         target = target_at(agent, request, env)

@@ -11,7 +11,8 @@ import numpy as np
 from edgewright import measure
 from edgewright.agent import Agent, Opened
 from edgewright.bundle import Bundle
-from edgewright.measure import Candidate, Preset
+from edgewright.measure import Candidate
+from edgewright.presets import Preset
 from edgewright.protocols import OperatorTime
 from edgewright.realinputs import RealInputs, rows_from, rows_of_run
 from edgewright.timings import Setting, latency_of

@@ -14,9 +14,10 @@ from edgewright import measure
 from edgewright.agent import LOCAL, Agent
 from edgewright.bundle import Bundle
 from edgewright.environment import Environment
-from edgewright.measure import Candidate, Preset
+from edgewright.measure import Candidate
 from edgewright.metering import metered, with_energy
 from edgewright.pipeline import open_agent
+from edgewright.presets import Preset, find_preset
 from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
 from edgewright.recipe import Request, meters_of
 from edgewright.steadiness import warnings
@@ -69,7 +70,7 @@ def profile(source: str, request: Request, asked: Asked, env: Environment) -> Pr
 
     Raises: BundleError, ModelError, TaskError, RecipeError, DeviceError, InputError for a deadline that cannot be kept.
     """
-    preset = measure.find_preset(request.preset or "default")
+    preset = find_preset(request.preset or "default")
     minutes = 0 if asked.sustained is None else parse_minutes(asked.sustained)
     with ExitStack() as stack:
         agent = open_agent(request.on or LOCAL, env, stack)

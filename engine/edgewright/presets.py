@@ -1,0 +1,39 @@
+"""How long to measure: three presets, and figures of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from edgewright.errors import RecipeError, suggest
+from edgewright.params import parse_params, split_call
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How long to measure each candidate: both `seconds` and `runs` are reached, over `rounds` processes."""
+
+    name: str
+    seconds: float = field(metadata={"low": 0, "high": 86400})
+    runs: int = field(metadata={"low": 1})
+    rounds: int = field(metadata={"low": 2, "high": 100})
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("quick", seconds=1, runs=30, rounds=6),
+        Preset("default", seconds=10, runs=100, rounds=10),
+        Preset("thorough", seconds=60, runs=1000, rounds=16),
+    )
+}
+
+
+def find_preset(text: str) -> Preset:
+    """A preset by name, or with figures of one's own: `quick:seconds=5,rounds=12`. Its name is the whole text.
+
+    Raises: RecipeError for an unknown name or figure, or one that is out of range.
+    """
+    name, figures = split_call(text, "--preset")
+    if name not in PRESETS:
+        raise RecipeError(f"there is no preset {name!r}; {suggest(name, PRESETS)}")
+    return parse_params(Preset, {**asdict(PRESETS[name]), **figures, "name": text}, f"--preset {name}")
