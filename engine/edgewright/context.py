@@ -11,9 +11,10 @@ import numpy as np
 
 from edgewright.bench import Bench, holding
 from edgewright.bundle import plain
-from edgewright.protocols import OperatorTime
+from edgewright.protocols import Kernel, OperatorTime
+from edgewright.recipe import kernels_of
 from edgewright.task import Task
-from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, StageCost, Target
+from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, Offer, StageCost, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,11 @@ class Workbench:
     def tune_seconds(self) -> int:
         """How long an exporter may search for quicker code."""
         return self.bench.recipe.tune
+
+    @property
+    def kernels(self) -> Sequence[Offer[Kernel]]:
+        """Those that the recipe names."""
+        return kernels_of(self.bench.recipe.kernels, self.bench.registry)
 
     def folder(self, name: str) -> Path:
         """A folder of the cache that every step and run shares."""

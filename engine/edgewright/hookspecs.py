@@ -60,7 +60,7 @@ def edgewright_exporters() -> Iterable[Exporter]:  # pyright: ignore[reportRetur
 
 @hookspec
 def edgewright_kernels() -> Iterable[Kernel]:  # pyright: ignore[reportReturnType]
-    """Operators of a plugin's own."""
+    """Machine code for nodes of a graph, and where in a graph it fits."""
 
 
 @hookspec

@@ -46,6 +46,7 @@ def evidence_of(job: Job, shipped: Candidate, report: Report, bench: Bench) -> M
         "recipe": {
             "methods": [{"name": m.name, "plugin": m.offer.label, "params": m.params} for m in job.recipe.methods],
             "exporters": job.recipe.exporters,
+            "kernels": job.recipe.kernels,
             "runtimes": job.recipe.runtimes,
             "bounds": {**plain(job.recipe.bounds), "written": sorted(job.recipe.bounds.written)},
             "seed": job.recipe.seed,

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgewright.contract import BOUND_NAMES, Bounds, parse_bounds
+from edgewright.discovery import GROUP
 from edgewright.errors import RecipeError, no_file, suggest
 from edgewright.params import parse_params, split_call
 from edgewright.presets import find_preset
-from edgewright.protocols import OnnxTransform, TorchTransform
-from edgewright.registry import EXPORTERS, METERS, RUNTIMES, TRANSFORMS, Registry
+from edgewright.protocols import Kernel, OnnxTransform, TorchTransform
+from edgewright.registry import EXPORTERS, KERNELS, METERS, RUNTIMES, TRANSFORMS, Registry
 from edgewright.types import Offer, Target
 
 PROJECT_FILE = "edgewright.toml"
 
 USUAL_FORM = "onnx"
 """What ships when nothing is said: the graphs as they are, which every runtime here is measured with first."""
+
+
+BUILT_IN_KERNELS = ("auto",)
+"""What exporters call where nothing is said: the kernels that come with the engine."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Request:
     runtime: tuple[str, ...] | None = None
     meter: tuple[str, ...] | None = None
     exporter: tuple[str, ...] | None = None
+    kernel: tuple[str, ...] | None = None
     bounds: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = None
@@ -82,6 +88,7 @@ class Recipe:
     allow_fallback: bool
     tune: int = 0
     meters: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = BUILT_IN_KERNELS
 
 
 # ------------------------------------------------------------------ reading
@@ -179,6 +186,7 @@ def resolve(request: Request, target: Target, registry: Registry) -> Recipe:
         allow_fallback=bool(request.allow_fallback),
         tune=_tune(request, exporters, registry),
         meters=meters,
+        kernels=_kernels(request, exporters, registry),
     )
 
 
@@ -191,6 +199,28 @@ def meters_of(request: Request, target: Target, registry: Registry) -> tuple[str
     names = tuple(dict.fromkeys(name for each in given for name in _expand(each, target.meters)))
     for name in names:
         registry.get(METERS, name)
+    return names
+
+
+def kernels_of(names: Sequence[str], registry: Registry) -> tuple[Offer[Kernel], ...]:
+    """The kernels that may be called, in the order in which they look at a graph; `auto` is all built-in ones.
+
+    Raises: RecipeError for a name that no kernel has.
+    """
+    built_in = [registry.name(KERNELS, offer) for offer in registry.all(KERNELS) if offer.plugin == GROUP]
+    expanded = dict.fromkeys(name for given in names for name in _expand(given, built_in))
+    return tuple(registry.get(KERNELS, name) for name in expanded)
+
+
+def _kernels(request: Request, exporters: Sequence[str], registry: Registry) -> tuple[str, ...]:
+    """Raises: RecipeError for a name that no kernel has, or where none of the exporters calls kernels."""
+    names = request.kernel or BUILT_IN_KERNELS
+    kernels_of(names, registry)
+    able = [each.value.name for each in registry.all(EXPORTERS) if getattr(each.value, "calls_kernels", False)]
+    if request.kernel and not set(able) & set(exporters):
+        raise RecipeError(
+            f"--kernel does nothing for {', '.join(exporters)}; exporters that call kernels: {', '.join(able)}"
+        )
     return names
 
 
@@ -280,7 +310,7 @@ _TYPES: Mapping[str, type[Any]] = {"batch": int, "threads": int, "seed": int, "t
 
 
 def _typed(path: Path, key: str, value: Any) -> Any:
-    if key in ("runtime", "exporter", "meter"):
+    if key in ("runtime", "exporter", "kernel", "meter"):
         return tuple(str(v) for v in (cast("list[Any]", value) if isinstance(value, list) else str(value).split(",")))
     kind = _TYPES.get(key, str)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

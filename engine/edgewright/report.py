@@ -106,6 +106,7 @@ def settings(job: Job) -> Mapping[str, Any]:
         "task": job.request.task or "none (seeded noise: no accuracy)",
         "metric": job.task.metric.name,
         "exporters": ", ".join(job.recipe.exporters),
+        **({"kernels": ", ".join(job.recipe.kernels)} if job.request.kernel else {}),
         "runtimes": ", ".join(job.recipe.runtimes),
         "meters": ", ".join(job.recipe.meters) or "none",
         "threads": job.recipe.threads,

@@ -7,6 +7,7 @@ EDGEWRIGHT_API = 1
 MODULES = (
     "edgewright_exporters.onnx",
     "edgewright_exporters.onnx_kernels",
+    "edgewright_exporters.onnx_kernels.builtin",
     "edgewright_exporters.report_html",
     "edgewright_exporters.report_json",
     "edgewright_exporters.report_markdown",

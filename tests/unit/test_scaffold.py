@@ -63,8 +63,8 @@ def test_a_name_that_will_not_do_is_refused_with_one_that_will(name, sentence, r
 def test_a_kind_that_is_none_is_refused_with_the_nearest(registry, tmp_path):
     with pytest.raises(RecipeError, match="did you mean 'meter'"):
         create("my-thing", "metre", tmp_path, registry)
-    with pytest.raises(RecipeError, match="no template for a kernel"):
-        create("my-thing", "kernel", tmp_path, registry)
+    with pytest.raises(RecipeError, match="no template for a predictor"):
+        create("my-thing", "predictor", tmp_path, registry)
 
 
 def test_nothing_that_is_there_is_overwritten(registry, tmp_path):

@@ -34,6 +34,9 @@ from edgewright.recipe import PROJECT_FILE, Request, merge, parse_method, read_r
 @click.option("--max-size", metavar="4MB", help="Largest size of all artifacts.")
 @click.option("--minimise", metavar="latency|energy|size", help="What decides between legal models. [latency]")
 @click.option("--exporter", metavar="NAME,...", help="Forms to race; the quickest that answers alike ships. [onnx]")
+@click.option(
+    "--kernel", metavar="NAME,...", help="Kernels to call, first come first served. [auto: the built-in ones]"
+)
 @click.option("--tune", type=int, metavar="SECONDS", help="Search that long, per stage, what TVM is left to do. [0]")
 @preset_option
 @click.option("--allow-fallback", is_flag=True, default=None, help="Accept another provider than the one asked for.")
@@ -47,6 +50,7 @@ def command(  # noqa: PLR0917 - one argument per option
     recipe: str | None,
     apply: tuple[str, ...],
     exporter: str | None,
+    kernel: str | None,
     dry_run: bool,
     as_json: bool,
     no_plugin: tuple[str, ...],
@@ -72,6 +76,7 @@ def command(  # noqa: PLR0917 - one argument per option
         bounds=bounds,
         apply=tuple(parse_method(text) for text in apply) or None,
         exporter=tuple(exporter.split(",")) if exporter else None,
+        kernel=tuple(kernel.split(",")) if kernel else None,
     )
     request = _with_files(request, recipe)
     model_named(request)

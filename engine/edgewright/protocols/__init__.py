@@ -25,8 +25,9 @@ from edgewright.protocols.devices import (
     Spotted,
 )
 from edgewright.protocols.formats import Exporter, GraphStore, Loader, LoadRequest, Requirement
+from edgewright.protocols.kernels import Kernel, Trial
 from edgewright.protocols.renderers import PageRenderer, Renderer
-from edgewright.protocols.runtimes import Kernel, Runtime, Session
+from edgewright.protocols.runtimes import Runtime, Session
 from edgewright.protocols.transforms import NoParams, OnnxTransform, TorchTransform
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "Session",
     "Spotted",
     "TorchTransform",
+    "Trial",
 ]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, StageCost, Target
+from edgewright.protocols.kernels import Kernel
+from edgewright.types import Arrays, Cost, GraphFile, Json, Measurement, Model, Offer, StageCost, Target
 
 if TYPE_CHECKING:
     from edgewright.task import Task
@@ -40,6 +41,11 @@ class Context(Protocol):
     @property
     def tune_seconds(self) -> int:
         """How long an exporter may search for quicker code, in all runs together; 0 where nobody asked for it."""
+        ...
+
+    @property
+    def kernels(self) -> Sequence[Offer[Kernel]]:
+        """What an exporter may call, in the order in which they look at a graph."""
         ...
 
     def folder(self, name: str) -> Path:

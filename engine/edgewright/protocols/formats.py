@@ -67,7 +67,8 @@ class Exporter(Protocol):
     """Writes a model in a format that runtimes open. Offered with `edgewright_exporters`.
 
     One that needs more of the host than Python packages has `requirements() -> Sequence[Requirement]` too, which
-    `engine doctor` shows and `engine doctor --fix` gets.
+    `engine doctor` shows and `engine doctor --fix` gets. One that calls `context.kernels` says `calls_kernels = True`,
+    so that `--kernel` may be written; one with `trials(kernel, models, folder)` is what checks kernels.
     """
 
     @property

@@ -47,11 +47,3 @@ class Session(Protocol):
     def profile(self, feeds: Mapping[str, Any], runs: int) -> list[dict[str, Any]]:
         """Per executed node: `node`, `operator`, `provider`, `median_us`."""
         ...
-
-
-@runtime_checkable
-class Kernel(Protocol):
-    """An operator of our own. Offered with `edgewright_kernels`."""
-
-    @property
-    def name(self) -> str: ...

@@ -25,8 +25,6 @@ LONGEST = 32
 """Characters of a name: what is longer would not fit the lines of the templates."""
 
 WITHOUT = {
-    "kernel": "kernels are found by name inside the exporter `kernels`, and no other package can add one yet; an "
-    "exporter of your own can write the operators that your runtime knows",
     "predictor": "there is no template; edgewright_devices.predictor is the one to read",
 }
 """Kinds that a plugin can be of, and for which there is nothing to write."""

@@ -13,6 +13,13 @@ from edgewright.testing.composing import composes_with_the_built_ins
 from edgewright.testing.connections import carries_commands_and_files, lists_devices, says_that_nothing_is_there
 from edgewright.testing.exporting import exports, exports_the_same_twice, leaves_the_model_alone, opens_what_it_wrote
 from edgewright.testing.identity import can_be_imported, has_a_name
+from edgewright.testing.kernels import (
+    computes_what_the_graph_does,
+    finds_its_examples,
+    is_right_with_every_tile,
+    leaves_alone_what_it_cannot_do,
+    runs_in_a_whole_model,
+)
 from edgewright.testing.loading import loads, refuses_what_is_no_model, tells_sources_apart
 from edgewright.testing.outside import stays_off_the_network, writes_where_it_may
 from edgewright.testing.packages import (
@@ -70,7 +77,10 @@ CHECKS: Mapping[str, Sequence[Check]] = {
         *(does_not_depend_on_order, composes_with_the_built_ins, *BESIDE),
     ),
     "exporters": (has_a_name, exports, leaves_the_model_alone, exports_the_same_twice, opens_what_it_wrote, *BESIDE),
-    "kernels": (),
+    "kernels": (
+        *(has_a_name, finds_its_examples, computes_what_the_graph_does, leaves_alone_what_it_cannot_do),
+        *(is_right_with_every_tile, runs_in_a_whole_model, *BESIDE),
+    ),
     "runtimes": (
         *(has_a_name, can_be_imported, opens_and_runs, leaves_its_feeds_alone, profiles, refuses_what_it_cannot_open),
         *BESIDE,
@@ -82,7 +92,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "attacks": (has_a_name, crafts, *BESIDE),
     "renderers": (has_a_name, renders, *BESIDE),
 }
-"""By the plural of the kind. Kernels get checks of their own with the first of their kind."""
+"""By the plural of the kind."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def first_guess(jobs: Sequence[Job], isa: Isa) -> Mapping[Job, int]:
 
 def object_place(kernel: Kernel, isa: Isa, cache: Path) -> Path:
     """Where the object file of a kernel is kept."""
-    return cache / "objects" / source_digest()[:16] / f"{kernel.symbol(isa)}.o"
+    return cache / "objects" / source_digest(kernel.job.template)[:16] / f"{kernel.symbol(isa)}.o"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Measured:
             self._write(self._place(job, isa), {"us": times, "lost": failed, "error": outcome.error})
 
     def _place(self, job: Job, isa: Isa) -> Path:
-        about = repr((source_digest(), job, isa, cpu_name()))
+        about = repr((source_digest(job.template), job, isa, cpu_name()))
         return self.cache / "choices" / f"{hashlib.sha256(about.encode()).hexdigest()}.json"
 
     def _write(self, place: Path, found: Mapping[str, Any]) -> None:

@@ -16,11 +16,16 @@ from edgewright_exporters.onnx_kernels.choose import Measured
 from edgewright_exporters.onnx_kernels.library import library_of
 from edgewright_exporters.onnx_kernels.machine import runs_here
 from edgewright_exporters.onnx_kernels.obstacles import best_isa
+from edgewright_exporters.onnx_kernels.proofs import check_plugins
 from edgewright_exporters.onnx_kernels.rewrite import Kernelised, jobs, packed, rewrite
 from edgewright_exporters.onnx_kernels.running import run_files
 from edgewright_exporters.tir.isa import Isa
 
 LIBRARY = "kernels.so"
+FITTING = (
+    "the built-in ones do products and convolutions with constant weights, pooling, layer normalisation and attention, "
+    "with fixed sizes"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,9 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
     choose = measured(model, isa, context)
     written = [_written(variant, stage, isa, choose, context) for variant in model.variants for stage in variant.stages]
     kernels = {symbol: kernel for each in written for symbol, kernel in each.kernelised.kernels.items()}
+    if not kernels:
+        raise RefusedError(f"no kernel fits a node of {model.name}; {FITTING}")
+    check_plugins(model, kernels.values(), isa, context)
     library = context.keep(library_of(kernels, isa, cache, headers=headers_place()), "so")
     needs = Needs(isa.name, isa.machine, isa.requires)
     companion = Companion(LIBRARY, library.path, library.digest, library.path.stat().st_size, needs)
@@ -52,14 +60,16 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
 def measured(model: Model, isa: Isa, context: Context) -> Measured:
     """Knows the best tile of every job in the model; measuring all at once costs one start of TVM, not one a stage."""
     choose = Measured(context.folder("kernels"))
-    wanted = tuple(dict.fromkeys(job for stage in model.stages for job in jobs(onnxkit.read(stage.graph), isa)))
+    wanted = tuple(
+        dict.fromkeys(job for stage in model.stages for job in jobs(onnxkit.read(stage.graph), isa, context.kernels))
+    )
     context.progress(f"kernels: {len(wanted)} to compile and time for {isa.name}")
     choose(wanted, isa)
     return choose
 
 
 def _written(variant: Variant, stage: Stage, isa: Isa, choose: Measured, context: Context) -> _Written:
-    kernelised = rewrite(onnxkit.read(stage.graph), isa, choose)
+    kernelised = rewrite(onnxkit.read(stage.graph), isa, choose, context.kernels)
     return _Written(variant, stage, kernelised, context.keep(packed(kernelised)))
 
 

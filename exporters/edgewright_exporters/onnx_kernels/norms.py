@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -16,28 +17,35 @@ from edgewright_exporters.onnx_kernels.templates import Job
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard
 
 
-def norms(wiring: Wiring, made: Collection[str]) -> Iterator[Match]:
-    """Every `LayerNormalization` over the last axis with constant scale and bias.
-
-    The sum of two values of one shape before it is computed by the same kernel, unless another makes it: `made`.
-    """
+def norms(wiring: Wiring) -> Iterator[Match]:
+    """Every `LayerNormalization` over the last axis with constant scale and bias."""
     for node in wiring.nodes:
         weights = _weights(wiring, node) if is_standard(node, "LayerNormalization") else None
         if weights is not None:
-            yield _matched(wiring, node, weights, made)
+            yield _matched(wiring, node, weights)
 
 
-def _matched(wiring: Wiring, node: onnx.NodeProto, weights: tuple[Array, Array], made: Collection[str]) -> Match:
+def with_sums(wiring: Wiring, matches: Sequence[Match]) -> Sequence[Match]:
+    """The same kernels, where normalisations also add the two values whose sum they read, if no kernel makes it."""
+    made = {name for each in matches for name in each.outputs.values()}
+    return [_summed(wiring, each, made) if each.job.template == "norm" else each for each in matches]
+
+
+def _matched(wiring: Wiring, node: onnx.NodeProto, weights: tuple[Array, Array]) -> Match:
     scale, bias = weights
-    name, y = node.input[0], node.output[0]
-    epsilon = attributes(node).get("epsilon", 1e-5)
-    case = NormCase(prod(wiring.floats(name) or ()) // len(scale), len(scale), epsilon)
+    name = node.input[0]
+    case = NormCase(prod(wiring.floats(name) or ()) // len(scale), len(scale), attributes(node).get("epsilon", 1e-5))
+    return match("norm", case, inputs={"x": name}, output=node.output[0], scale=scale, bias=bias)
+
+
+def _summed(wiring: Wiring, norm: Match, made: Collection[str]) -> Match:
+    name = norm.inputs["x"]
     terms = None if name in made else _terms(wiring, name)
     if terms is None:
-        return match("norm", case, inputs={"x": name}, output=y, scale=scale, bias=bias)
-    summed = NormCase(case.rows, case.columns, epsilon, residual=True)
-    inputs = {"x": terms[0], "residual": terms[1]}
-    return Match(Job("norm", summed), inputs, {"sum": name, "y": y}, {"scale": scale, "bias": bias})
+        return norm
+    job = Job("norm", replace(norm.job.case, residual=True))
+    inputs, outputs = {"x": terms[0], "residual": terms[1]}, {"sum": name, **norm.outputs}
+    return replace(norm, job=job, inputs=inputs, outputs=outputs)
 
 
 def _weights(wiring: Wiring, node: onnx.NodeProto) -> tuple[Array, Array] | None:

@@ -9,23 +9,20 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgewright_exporters.onnx_kernels.attentions import attentions
+from edgewright.protocols import Kernel
+from edgewright.types import Offer
 from edgewright_exporters.onnx_kernels.blocks import Blocks
-from edgewright_exporters.onnx_kernels.convs import convs
-from edgewright_exporters.onnx_kernels.hammings import hammings
+from edgewright_exporters.onnx_kernels.builtin import BUILT_IN
 from edgewright_exporters.onnx_kernels.layouts import laid_out
+from edgewright_exporters.onnx_kernels.looking import places
 from edgewright_exporters.onnx_kernels.match import Match
 from edgewright_exporters.onnx_kernels.moves import Moved
-from edgewright_exporters.onnx_kernels.norms import norms
-from edgewright_exporters.onnx_kernels.pools import pools
-from edgewright_exporters.onnx_kernels.products import products
-from edgewright_exporters.onnx_kernels.qconvs import qconvs
-from edgewright_exporters.onnx_kernels.qproducts import qproducts
+from edgewright_exporters.onnx_kernels.norms import with_sums
 from edgewright_exporters.onnx_kernels.reshapes import without_reshapes
 from edgewright_exporters.onnx_kernels.wiring import Wiring, is_standard, read_by
 
-PATTERNS = (attentions, hammings, products, qproducts, convs, qconvs, pools)
-"""What finds kernels in a graph, each by itself; `norms` comes after them, for it adds what none of them has added."""
+Kernels = Sequence[Offer[Kernel]]
+"""Those that may be called, in the order in which they look at a graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +43,19 @@ class _Step:
     makes: Sequence[str]
 
 
-def matches(wiring: Wiring) -> Sequence[Match]:
-    """Everything in a graph that kernels can do; no value is made by two of them."""
-    found: list[Match] = [each for pattern in PATTERNS for each in pattern(wiring)]
-    found.extend(norms(wiring, {name for match in found for name in match.outputs.values()}))
-    return found
+def matches(wiring: Wiring, kernels: Kernels = BUILT_IN) -> Sequence[Match]:
+    """Everything in a graph that kernels can do; a value that several could make is made by the first of them."""
+    found, made = list[Match](), set[str]()
+    for each in (place for kernel in kernels for place in places(kernel, wiring)):
+        if made.isdisjoint(each.outputs.values()):
+            found.append(each)
+            made.update(each.outputs.values())
+    return with_sums(wiring, found)
 
 
-def planned(wiring: Wiring, blocks: Blocks) -> Plan:
+def planned(wiring: Wiring, blocks: Blocks, kernels: Kernels = BUILT_IN) -> Plan:
     """The plan for a graph whose images lie in `blocks` between kernels."""
-    layout = laid_out(wiring, matches(wiring), blocks)
+    layout = laid_out(wiring, matches(wiring, kernels), blocks)
     called = without_reshapes(wiring, layout.matches)
     steps = [_Step(each, each.reads(blocks), each.makes(blocks)) for each in called]
     steps += [_Step(each, list(read_by(each.node)), each.node.output) for each in layout.moved]

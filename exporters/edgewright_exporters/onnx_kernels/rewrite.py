@@ -14,8 +14,11 @@ from onnx import TensorProto, helper
 
 from edgewright import onnxkit
 from edgewright_exporters.onnx_kernels.blocks import Blocks
+from edgewright_exporters.onnx_kernels.builtin import BUILT_IN
+from edgewright_exporters.onnx_kernels.looking import constants as constants_of
+from edgewright_exporters.onnx_kernels.looking import is_ours
 from edgewright_exporters.onnx_kernels.match import Match
-from edgewright_exporters.onnx_kernels.plan import Plan, planned
+from edgewright_exporters.onnx_kernels.plan import Kernels, Plan, planned
 from edgewright_exporters.onnx_kernels.templates import Job, Kernel
 from edgewright_exporters.onnx_kernels.wiring import Wiring, read_by, stored, wired
 from edgewright_exporters.tir.isa import Isa
@@ -48,27 +51,32 @@ class _Call:
     made: Sequence[onnx.ValueInfoProto]
 
 
-def jobs(proto: onnx.ModelProto, isa: Isa) -> Sequence[Job]:
+def jobs(proto: onnx.ModelProto, isa: Isa, kernels: Kernels = BUILT_IN) -> Sequence[Job]:
     """What kernels would do in a graph, each job once."""
-    return _jobs(planned(wired(proto), Blocks(isa.lanes)))
+    wiring = wired(proto)
+    return _jobs(planned(wiring, Blocks(isa.lanes), kernels), wiring, isa)
 
 
-def rewrite(proto: onnx.ModelProto, isa: Isa, choose: Choose) -> Kernelised:
+def rewrite(proto: onnx.ModelProto, isa: Isa, choose: Choose, kernels: Kernels = BUILT_IN) -> Kernelised:
     """The same computation with kernels for `isa` in the place of what they can do.
 
     `proto` stays as it is. Sizes must be fixed for a node to be replaced; everything else stays.
     """
     wiring, blocks = wired(proto), Blocks(isa.lanes)
-    plan = planned(wiring, blocks)
-    chosen = choose(_jobs(plan), isa)
+    plan = planned(wiring, blocks, kernels)
+    chosen = choose(_jobs(plan, wiring, isa), isa)
     calls = [_call(wiring, match, Kernel(match.job, chosen[match.job]), isa) for match in plan.matches]
     kept = _rebuilt(proto, wiring, plan, calls)
-    kernels = {call.kernel.symbol(isa): call.kernel for call in calls}
-    replaced = Counter(call.kernel.job.template for call in calls)
-    return Kernelised(kept, dict(sorted(kernels.items())), dict(sorted(replaced.items())), tuple(_stay(kept)))
+    called = {call.kernel.symbol(isa): call.kernel for call in calls}
+    replaced = Counter(call.kernel.job.name for call in calls)
+    return Kernelised(kept, dict(sorted(called.items())), dict(sorted(replaced.items())), tuple(_stay(kept)))
 
 
-def _jobs(plan: Plan) -> Sequence[Job]:
+def _jobs(plan: Plan, wiring: Wiring, isa: Isa) -> Sequence[Job]:
+    """Each job of a plan once; what a plugin's templates take is looked at before anybody works with them."""
+    for match in plan.matches:
+        if match.by is not None and not is_ours(match.by):
+            constants_of(match, Kernel(match.job, 0), wiring, isa)
     return tuple(dict.fromkeys(match.job for match in plan.matches))
 
 
@@ -81,7 +89,7 @@ def packed(kernelised: Kernelised) -> bytes:
 
 
 def _call(wiring: Wiring, match: Match, kernel: Kernel, isa: Isa) -> _Call:
-    values, blocks = iter(kernel.pack(isa, match.weights)), Blocks(isa.lanes)
+    held, blocks = constants_of(match, kernel, wiring, isa), Blocks(isa.lanes)
     given, made, constants = [], [], []
     for argument in kernel.arguments(isa):
         if argument.name in match.outputs:
@@ -89,14 +97,14 @@ def _call(wiring: Wiring, match: Match, kernel: Kernel, isa: Isa) -> _Call:
         elif argument.name in match.inputs:
             given.append(match.value(argument.name, blocks))
         else:
-            constants.append(stored(f"{kernel.job.template}.{argument.name}", next(values)))
+            constants.append(stored(f"{kernel.job.name}.{argument.name}", held[argument.name]))
             given.append(constants[-1].name)
     types = [value.type.tensor_type for value in made]
     node = helper.make_node(
         "FloatKernel" if all(each.elem_type == TensorProto.FLOAT for each in types) else "Kernel",
         given,
         [value.name for value in made],
-        name=f"{kernel.job.template}:{made[-1].name}",
+        name=f"{kernel.job.name}:{made[-1].name}",
         domain=DOMAIN,
         symbol=kernel.symbol(isa),
         shapes=[

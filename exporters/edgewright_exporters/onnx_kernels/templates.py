@@ -1,4 +1,9 @@
-"""The templates that graphs are rewritten with, by name, and what one kernel of theirs is."""
+"""The templates that graphs are rewritten with, and what one kernel of theirs is.
+
+A template of ours goes by its name; one of a plugin by the name of its module, which the process that compiles imports.
+It has a frozen dataclass `Case` of numbers, words and tuples, and `tiles`, `items`, `arguments`, `pack`, `function`
+and `reference`, as those in `edgewright_exporters.kernels` have.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +32,10 @@ CASES = {
     "qgemm": "QGemmCase",
     "reorder": "ReorderCase",
 }
-"""The class of the cases of each template; its module in `edgewright_exporters.kernels` has its name."""
+"""The class of the cases of each template of ours; its module in `edgewright_exporters.kernels` has its name."""
+
+MEMBERS = ("Case", "tiles", "items", "arguments", "function", "reference")
+"""What the template of a plugin must have; `pack` too where it takes constants."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,12 @@ class Job:
     @property
     def module(self) -> Any:
         """The template."""
-        return import_module(f"edgewright_exporters.kernels.{self.template}")
+        return _module(self.template)
+
+    @property
+    def name(self) -> str:
+        """What its kernels are called after, as C takes it."""
+        return self.template.replace(".", "_")
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Kernel:
         """Its name in a library: `gemm_197x192x576_` and a digest of all there is to know about it."""
         sizes = "x".join(str(size) for size in _sizes(self.job.case))
         about = repr((self.job, self.tile(isa), isa))
-        return f"{self.job.template}_{sizes}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+        return f"{self.job.name}_{sizes}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
     def arguments(self, isa: Isa) -> Sequence[Any]:
         """The pointers it takes."""
@@ -78,8 +92,12 @@ class Kernel:
 
 def job_of(template: str, fields: Mapping[str, Any]) -> Job:
     """The job whose case has these fields; JSON has turned its tuples into lists, its window into a mapping."""
-    module = import_module(f"edgewright_exporters.kernels.{template}")
-    return Job(template, getattr(module, CASES[template])(**_values(fields)))
+    case = getattr(_module(template), CASES.get(template, "Case"))
+    return Job(template, case(**_values(fields)))
+
+
+def _module(template: str) -> Any:
+    return import_module(f"edgewright_exporters.kernels.{template}" if template in CASES else template)
 
 
 def _values(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -102,14 +120,26 @@ def kernel_of(entry: Mapping[str, Any]) -> Kernel:
 
 
 @cache
-def source_digest() -> str:
-    """The digest of every template and of what compiles them: an edit makes all that was kept of them stale."""
+def source_digest(template: str = "") -> str:
+    """The digest of every template of ours, of what compiles them, and of the package of another one.
+
+    An edit makes all that was kept of them stale.
+    """
     sha = hashlib.sha256()
     package = Path(__file__).parents[1]
-    for folder in ("kernels", "tir"):
-        for path in sorted((package / folder).glob("*.py")):
-            sha.update(path.read_bytes())
+    ours = [path for folder in ("kernels", "tir") for path in sorted((package / folder).glob("*.py"))]
+    for path in (*ours, *(() if template in ("", *CASES) else _sources(template))):
+        sha.update(path.read_bytes())
     return sha.hexdigest()
+
+
+def _sources(template: str) -> Sequence[Path]:
+    """Every file of the package that a module is in, or its own where it is in none."""
+    top = find_spec(template.partition(".")[0])
+    folders = top.submodule_search_locations if top else None
+    if folders is None:
+        return [Path(top.origin)] if top and top.origin else []
+    return [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
 
 
 def _sizes(case: Any) -> Sequence[int]:

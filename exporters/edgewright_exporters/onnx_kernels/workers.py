@@ -107,7 +107,7 @@ class _Worker:
             order.write(json.dumps({"isa": self._isa.name, "tasks": self.left}).encode())
             order.seek(0)
             self._process = subprocess.Popen(
-                self._command, stdin=order, stdout=subprocess.PIPE, stderr=self._complaints
+                self._command, stdin=order, stdout=subprocess.PIPE, stderr=self._complaints, env=_surroundings()
             )
 
     def _told(self, part: bytes) -> Iterator[Outcome]:
@@ -119,6 +119,11 @@ class _Worker:
             if "ends" in event:
                 del self.left[0]
                 yield Outcome(event["ends"], event.get("value"), event.get("error", ""))
+
+
+def _surroundings() -> Mapping[str, str]:
+    """Modules are found where they are found here: templates of plugins are imported by name."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from edgewright.errors import EdgewrightError, PluginError
 from edgewright_exporters.onnx_kernels.machine import runs_here
+from edgewright_exporters.onnx_kernels.proving import prove
 from edgewright_exporters.onnx_kernels.templates import kernel_of
 from edgewright_exporters.onnx_kernels.trial import callers, race
 from edgewright_exporters.tir.compiler import compile_object
@@ -46,7 +47,7 @@ def compare(task: Mapping[str, Any], isa: Isa) -> Sequence[float]:
     return race(callers(kernels, [Path(place).read_bytes() for place in task["places"]], isa))
 
 
-TASKS = {"make": make, "compare": compare}
+TASKS = {"make": make, "compare": compare, "prove": prove}
 
 
 def main() -> None:
@@ -68,7 +69,8 @@ def serve(tasks: Mapping[str, Callable[[Mapping[str, Any], Isa], Any]]) -> None:
     for number, task in order["tasks"]:
         _say(said, {"begins": number})
         try:
-            _say(said, {"ends": number, "value": tasks[task["do"]](task, isa)})
+            own = isa_named(task["isa"]) if "isa" in task else isa
+            _say(said, {"ends": number, "value": tasks[task["do"]](task, own)})
         except EdgewrightError as error:
             _say(said, {"ends": number, "error": str(error)})
 

@@ -14,6 +14,7 @@ class WholeModel:
     name = "tvm"
     format = "tvm"
     tunes = True
+    calls_kernels = True
 
     def check(self, model: Model, target: Target) -> Refusal | None:
         """Refuses operators that TVM cannot do, by name, and what stands in the way of compiling anything."""

@@ -21,6 +21,7 @@ from edgewright_exporters.onnx import EXAMPLES, errors, source_outputs
 from edgewright_exporters.onnx_kernels.choose import Measured, made, object_place
 from edgewright_exporters.onnx_kernels.machine import cpu_name, runs_here
 from edgewright_exporters.onnx_kernels.obstacles import best_isa
+from edgewright_exporters.onnx_kernels.proofs import check_plugins
 from edgewright_exporters.onnx_kernels.rewrite import Kernelised, jobs, packed, rewrite
 from edgewright_exporters.onnx_kernels.templates import source_digest
 from edgewright_exporters.onnx_kernels.workers import perform
@@ -63,15 +64,16 @@ def export(model: Model, context: Context) -> Sequence[Artifact]:
 def _rewritten(model: Model, isa: Isa, context: Context) -> Sequence[_Graph]:
     choose = Measured(context.folder("kernels"))
     protos = {stage.graph.digest: prepared(onnxkit.read(stage.graph)) for stage in model.stages}
-    wanted = tuple(dict.fromkeys(job for proto in protos.values() for job in jobs(proto, isa)))
+    wanted = tuple(dict.fromkeys(job for proto in protos.values() for job in jobs(proto, isa, context.kernels)))
     context.progress(f"tvm: {len(wanted)} kernels to compile and time for {isa.name}")
     choose(wanted, isa)
     found: list[_Graph] = []
     for variant in model.variants:
         for stage in variant.stages:
-            kernelised = rewrite(protos[stage.graph.digest], isa, choose)
+            kernelised = rewrite(protos[stage.graph.digest], isa, choose, context.kernels)
             file = context.keep(packed(kernelised))
-            found.append(_Graph(variant, stage, kernelised, file, _place(file, isa, context)))
+            found.append(_Graph(variant, stage, kernelised, file, _place(kernelised, file, isa, context)))
+    check_plugins(model, [k for graph in found for k in graph.kernelised.kernels.values()], isa, context)
     return found
 
 
@@ -91,7 +93,7 @@ def _tuned(graphs: Sequence[_Graph], isa: Isa, context: Context) -> Sequence[_Gr
         if outcome.error:
             context.progress(f"tvm: the search for {graphs[outcome.task].stage.name} ended early: {outcome.error}")
     return [
-        replace(graph, schedules=place, place=_place(graph.file, isa, context, place))
+        replace(graph, schedules=place, place=_place(graph.kernelised, graph.file, isa, context, place))
         for graph, place in zip(graphs, places)
     ]
 
@@ -102,11 +104,12 @@ def _schedules(file: GraphFile, isa: Isa, context: Context) -> Path:
     return context.folder("tvm") / f"schedules-{hashlib.sha256(about.encode()).hexdigest()}"
 
 
-def _place(file: GraphFile, isa: Isa, context: Context, schedules: Path | None = None) -> Path:
+def _place(kernelised: Kernelised, file: GraphFile, isa: Isa, context: Context, schedules: Path | None = None) -> Path:
     """Under everything that decides what comes out: a second run, or one after a kill, compiles nothing again."""
     records = schedules / RECORDS if schedules else None
     found = hashlib.sha256(records.read_bytes()).hexdigest() if records and records.is_file() else ""
-    about = repr((file.digest, isa, source_digest(), _own_digest(), TVM_VERSIONS, found))
+    sources = sorted({source_digest(), *(source_digest(k.job.template) for k in kernelised.kernels.values())})
+    about = repr((file.digest, isa, sources, _own_digest(), TVM_VERSIONS, found))
     return context.folder("tvm") / f"{hashlib.sha256(about.encode()).hexdigest()}.so"
 
 
