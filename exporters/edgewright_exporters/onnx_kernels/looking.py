@@ -20,6 +20,7 @@ from edgewright_exporters.onnx_kernels.match import Match
 from edgewright_exporters.onnx_kernels.templates import CASES, MEMBERS
 from edgewright_exporters.onnx_kernels.templates import Kernel as Chosen
 from edgewright_exporters.onnx_kernels.wiring import Wiring
+from edgewright_exporters.tir.builder import Argument
 from edgewright_exporters.tir.isa import Isa
 
 
@@ -32,10 +33,9 @@ def places(offer: Offer[Kernel], wiring: Wiring) -> Sequence[Match]:
     """Every place that a kernel finds. Raises: PluginError naming its plugin where one cannot be used."""
     with blame(offer, f"looking for places of the kernel {offer.value.name!r}"):
         found = tuple(offer.value.find(wiring))
-    for each in found:
-        fault = _fault(each, wiring) if isinstance(each, Match) else f"gives a {type(each).__name__}; give a Match"
-        if fault:
-            raise PluginError(f"{offer.label}: the kernel {offer.value.name!r} {fault}")
+        faults = [fault for each in found if (fault := _fault(each, wiring))]
+    if faults:
+        raise PluginError(f"{offer.label}: the kernel {offer.value.name!r} {faults[0]}")
     return [replace(each, by=offer) for each in found]
 
 
@@ -64,8 +64,10 @@ def _label(match: Match) -> str:
     return match.by.label if match.by else "edgewright"
 
 
-def _fault(match: Match, wiring: Wiring) -> str | None:
+def _fault(match: object, wiring: Wiring) -> str | None:
     """What keeps a place from being used, to follow the kernel's name; None where nothing does."""
+    if not isinstance(match, Match):
+        return f"gives a {type(match).__name__}; give a Match"
     for name in (*match.inputs.values(), *match.outputs.values()):
         if name not in wiring.types:
             return f"names {name!r}, which is no value of the graph"
@@ -94,8 +96,8 @@ def _misfits(match: Match, kernel: Chosen, wiring: Wiring, isa: Isa) -> Iterator
             yield f"takes {taken} behind the pointer {name!r}, and {value!r} holds {size} {dtype}"
 
 
-def _unfilled(pointers: Sequence[object], packed: Sequence[Array]) -> Iterator[str]:
-    want = [(each.dtype, each.size) for each in pointers]  # pyright: ignore
+def _unfilled(pointers: Sequence[Argument], packed: Sequence[Array]) -> Iterator[str]:
+    want = [(each.dtype, each.size) for each in pointers]
     have = [(str(each.dtype), each.size) for each in packed]
     if want != have:
         yield f"packs {have}, and its pointers take {want}"

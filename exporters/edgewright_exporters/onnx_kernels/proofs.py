@@ -84,8 +84,8 @@ def _shown(proto: onnx.ModelProto, wiring: Wiring, names: Sequence[str], feed: A
     there = {value.name for value in opened.graph.output}
     extra = (helper.make_tensor_value_info(name, *wiring.types[name]) for name in inner if name not in there)
     opened.graph.output.extend(extra)
-    (made_,) = onnxkit.run(onnxkit.pack(opened), [feed], inner) if inner else ([],)
-    return {**feed, **{n: value for n, value in held.items() if value is not None}, **dict(zip(inner, made_))}
+    (computed,) = onnxkit.run(onnxkit.pack(opened), [feed], inner) if inner else ([],)
+    return {**feed, **{n: value for n, value in held.items() if value is not None}, **dict(zip(inner, computed))}
 
 
 def reference_of(each: Seen) -> Mapping[str, Array]:
