@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from edgewright import onnxkit
 from edgewright.errors import PluginError
 from edgewright.numerics import difference
 from edgewright.protocols import Context
-from edgewright.types import Array, Arrays, Model
+from edgewright.types import Array, Arrays, Graph, Model
 from edgewright_exporters.onnx_kernels.choose import made, object_place
 from edgewright_exporters.onnx_kernels.looking import blamed, is_ours, places
 from edgewright_exporters.onnx_kernels.machine import runs_here
@@ -29,6 +29,8 @@ from edgewright_exporters.tir.isa import Isa, isa_named, isa_names
 FAR = 1e-4
 """How far a reference may be from what the graph computes in float32, as a share of the largest value."""
 
+Read = Callable[[Graph], onnx.ModelProto]
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -39,26 +41,30 @@ class Seen:
     computed: Mapping[str, Array]
 
 
-def check_plugins(model: Model, kernels: Collection[Kernel], isa: Isa, context: Context) -> None:
+def check_plugins(
+    model: Model, kernels: Collection[Kernel], isa: Isa, context: Context, *, read: Read = onnxkit.read
+) -> None:
     """Compares the kernels of plugins among `kernels` with their references, and those with the model's stages.
 
-    Where `isa` does not run here, the same cases are compiled for one that does.
+    Where `isa` does not run here, the same cases are compiled for one that does. `read` gives the graphs of stages as
+    kernels were found in them.
 
     Raises: PluginError naming the plugin whose kernel cannot be compiled, crashes, or computes something else.
     """
     if all(map(is_ours, context.kernels)):
         return
     choices = {kernel.job: kernel for kernel in kernels}
-    here = isa if runs_here(isa) else isa_here()
-    for each in _first_of_each(_seen_in(model, choices, context)):
+    shown = list(_seen_in(model, choices, context, read))
+    for each in shown:
         doubt = doubt_of(each)
         if doubt:
             raise PluginError(f"{_named(each.match)} would change {model.name}: {doubt}")
-        if here is not None:
-            kernel = choices[each.match.job] if here is isa else Kernel(each.match.job, 0)
-            reason = lost([(each, kernel)], here, context.folder("kernels")).get(kernel)
-            if reason:
-                raise PluginError(f"{_named(each.match)} is not used: compiled for {here.name}, {reason}")
+    here = isa if runs_here(isa) else isa_here()
+    if here is not None:
+        firsts = {each.match.job: each for each in reversed(shown)}
+        pairs = [(each, choices[job] if here is isa else Kernel(job, 0)) for job, each in firsts.items()]
+        for kernel, reason in lost(pairs, here, context.folder("kernels")).items():
+            raise PluginError(f"{_named(firsts[kernel.job].match)} is not used: compiled for {here.name}, {reason}")
 
 
 def isa_here() -> Isa | None:
@@ -140,23 +146,15 @@ def _named(match: Match) -> str:
     return f"{match.by.label}: the kernel {match.by.value.name!r}"
 
 
-def _seen_in(model: Model, wanted: Mapping[Job, Kernel], context: Context) -> Iterator[Seen]:
+def _seen_in(model: Model, wanted: Collection[Job], context: Context, read: Read) -> Iterator[Seen]:
     """The places of plugins' kernels in every stage, as the first calibration example comes by."""
     feed = next(iter(context.feed(model, "calibration")), model.example)
     for variant in model.variants:
         pool = dict(feed)
         for stage in variant.stages:
-            proto = onnxkit.read(stage.graph)
+            proto = read(stage.graph)
             wiring = wired(proto)
             found = [each for by in context.kernels if not is_ours(by) for each in places(by, wiring)]
             yield from seen(proto, wiring, [each for each in found if each.job in wanted], pool)
             names = [value.name for value in proto.graph.output]
             pool.update(zip(names, next(onnxkit.run(onnxkit.pack(proto), [pool]))))
-
-
-def _first_of_each(found: Iterator[Seen]) -> Iterator[Seen]:
-    jobs = set[Job]()
-    for each in found:
-        if each.match.job not in jobs:
-            jobs.add(each.match.job)
-            yield each

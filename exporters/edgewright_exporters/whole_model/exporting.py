@@ -73,7 +73,8 @@ def _rewritten(model: Model, isa: Isa, context: Context) -> Sequence[_Graph]:
             kernelised = rewrite(protos[stage.graph.digest], isa, choose, context.kernels)
             file = context.keep(packed(kernelised))
             found.append(_Graph(variant, stage, kernelised, file, _place(kernelised, file, isa, context)))
-    check_plugins(model, [k for graph in found for k in graph.kernelised.kernels.values()], isa, context)
+    kernels = [kernel for graph in found for kernel in graph.kernelised.kernels.values()]
+    check_plugins(model, kernels, isa, context, read=lambda graph: prepared(onnxkit.read(graph)))
     return found
 
 
