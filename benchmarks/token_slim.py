@@ -37,9 +37,10 @@ from edgewright.types import Measurement
 from edgewright.verbs.subject import bench_for
 from edgewright_plugins.token_merge.merging import merged
 from edgewright_plugins.token_slim import Params
-from edgewright_plugins.token_slim.learn import groups, recalibrated, settings
+from edgewright_plugins.token_slim.learn import recalibrated
 from edgewright_plugins.token_slim.net import SlimNet, slimmed
 from edgewright_plugins.tokens.decide import with_module
+from edgewright_plugins.tokens.learning import groups, settings
 from edgewright_plugins.tokens.schedule import Schedule
 from edgewright_plugins.tokens.shape import Shape, shape_of
 
@@ -152,11 +153,12 @@ def speeds(cache: Path) -> tuple[dict[str, str], str]:
                 made = with_module(bench.original, build(Case(way, name, 0), shape).eval(), f"{way} {name}")
                 models[f"{way} {name}"] = lowered(made, bench)
         found = bench.timed({name: (model, bench.plan(model)) for name, model in models.items()}, "default")
-        told = {name: _ratio(each.ratio) for name, each in found.items() if each.ratio}
+        told = {name: ratio_told(each.ratio) for name, each in found.items() if each.ratio}
         return told, f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
 
 
-def _ratio(ratio: Measurement) -> str:
+def ratio_told(ratio: Measurement) -> str:
+    """In words, with its interval."""
     low, high = ratio.interval or (ratio.value, ratio.value)
     return f"{ratio.value:.2f} [{low:.2f}, {high:.2f}]"
 

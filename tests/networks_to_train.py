@@ -10,12 +10,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgewright import TOP1, Task, top1
 from edgewright_plugins.lift.check import lift_checked
+from vit import ViT
 
 FOLDER = Path(__file__).parents[1] / "examples" / "digits"
+TRAINED = Path(__file__).with_name("trained")
 
 
 class Logits(nn.Module):
@@ -62,3 +65,34 @@ def first_digits() -> tuple[Tensor]:
     """128 images to calibrate on."""
     with np.load(FOLDER / "digits.npz") as data:
         return (torch.from_numpy(data["x_train"][:128]),)
+
+
+def program(text: str, folder: Path) -> nn.Module:
+    """`text` as net.py in `folder`, and a new `Net` of it."""
+    (folder / "net.py").write_text(text)
+    scope: dict[str, Any] = {"__name__": "net"}
+    exec(compile(text, "net.py", "exec"), scope)
+    return scope["Net"]()
+
+
+def train_on_digits(net: nn.Module, *, epochs: int, batch: int, rate: float) -> None:
+    """A short training."""
+    with np.load(FOLDER / "digits.npz") as data:
+        x, y = torch.from_numpy(data["x_train"]), torch.from_numpy(data["y_train"])
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(batch):
+            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+
+
+def digits_vit() -> nn.Module:
+    """The `ViT` of tests/vit.py (16 tokens, width 32, 3 blocks) that tests/trained/train.py trained on the digits."""
+    net = ViT(channels=1, patch=2, width=32, depth=3)
+    net.load_state_dict(load_file(TRAINED / "vit.safetensors"))
+    return net.eval()

@@ -18,6 +18,8 @@ from edgewright_runtime import load
 
 torch = pytest.importorskip("torch")
 
+from networks_to_train import program, train_on_digits  # noqa: E402
+
 DATA = Path(__file__).parents[2] / "examples" / "digits" / "digits.npz"
 NET = """
 from pathlib import Path
@@ -64,33 +66,13 @@ APPLY = "early-exit:heads=linear,at=2+4,batch=32,epochs=4,head_epochs=3,drop=1"
 pytestmark = pytest.mark.slow
 
 
-def train(folder: Path) -> None:
-    """Leave the network and its weights after a short training in `folder`."""
-    (folder / "net.py").write_text(NET)
-    scope: dict[str, Any] = {"__name__": "net"}
-    exec(compile(NET, "net.py", "exec"), scope)
-    data = np.load(DATA)
-    x, y = torch.from_numpy(data["x_train"]), torch.from_numpy(data["y_train"])
-    torch.manual_seed(0)
-    net = scope["Net"]()
-    optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
-    epochs = 4
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(64):
-            loss = torch.nn.functional.cross_entropy(net(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    torch.save(net.state_dict(), folder / "net.pt")
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """(the folder, the report)."""
     folder = tmp_path_factory.mktemp("early_exit")
-    train(folder)
+    net = program(NET, folder)
+    train_on_digits(net, epochs=4, batch=64, rate=2e-3)
+    torch.save(net.state_dict(), folder / "net.pt")
     command = ("deploy", "net.py:model", "--target", "cpu", "--task", str(DATA), "--apply", APPLY, "--out", "out")
     done = subprocess.run(
         [sys.executable, "-c", "from edgewright.cli import main; main()", *command, "--preset", "quick", "--json"],

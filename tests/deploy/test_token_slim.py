@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,73 +14,23 @@ import pytest
 from edgewright.bundle import open_bundle
 from edgewright_runtime import load
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 DATA = Path(__file__).parents[2] / "examples" / "digits" / "digits.npz"
-NET = """
-from pathlib import Path
-
-import torch
-from torch import nn
-from transformers import DeiTConfig, DeiTForImageClassification
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        config = DeiTConfig(image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=4,
-                            num_attention_heads=2, intermediate_size=64, num_labels=10,
-                            initializer_range=0.15)
-        self.net = DeiTForImageClassification(config)
-
-    def forward(self, x):
-        return self.net(x).logits
-
-
-def model():
-    net = Net()
-    net.load_state_dict(torch.load(Path(__file__).with_name("net.pt"), weights_only=True))
-    return net.eval()
-
-
-def example_inputs():
-    return torch.zeros(1, 1, 8, 8)
-"""
+NET = Path(__file__).parents[1] / "trained" / "deit.py"
 APPLY = (
-    "token-slim:keep=8+4,at=1+2,epochs=3,batch=32,rate=3e-3",
-    "early-exit:heads=linear,at=2+3,batch=32,epochs=2,head_epochs=1,drop=1",
+    "token-slim:keep=8+4,at=1+2,epochs=2,batch=32,rate=3e-3",
+    "early-exit:heads=linear,at=2,batch=32,epochs=1,head_epochs=1,drop=1",
     "quantize",
 )
 
 pytestmark = pytest.mark.slow
 
 
-def train(folder: Path) -> None:
-    """Leave the network and its weights after a short training in `folder`."""
-    (folder / "net.py").write_text(NET)
-    scope: dict[str, Any] = {"__name__": "net"}
-    exec(compile(NET, "net.py", "exec"), scope)
-    data = np.load(DATA)
-    x, y = torch.from_numpy(data["x_train"]), torch.from_numpy(data["y_train"])
-    torch.manual_seed(0)
-    net = scope["Net"]()
-    optimizer = torch.optim.AdamW(net.parameters(), 4e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
-    for _ in range(10):
-        for rows in torch.randperm(len(x)).split(32):
-            loss = torch.nn.functional.cross_entropy(net(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    torch.save(net.state_dict(), folder / "net.pt")
-
-
 def test_fewer_tokens_exits_and_integers_go_together(tmp_path: Path) -> None:
-    train(tmp_path)
     applied = [part for method in APPLY for part in ("--apply", method)]
-    command = ("deploy", "net.py:model", "--target", "cpu", "--task", str(DATA), *applied, "--out", "out")
+    command = ("deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), *applied, "--out", "out")
     done = subprocess.run(
         [sys.executable, "-c", "from edgewright.cli import main; main()", *command,
          "--max-drop", "off", "--min-speedup", "off", "--preset", "quick", "--json"],

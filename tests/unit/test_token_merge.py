@@ -128,7 +128,7 @@ def test_its_graph_computes_the_same_with_fixed_shapes(make: Callable[[], nn.Mod
 def test_networks_that_need_every_token_are_refused_with_what_would_help() -> None:
     swin = of_transformers("SwinForImageClassification", image_size=32, patch_size=2, embed_dim=16, depths=[2, 2],
                            num_heads=[2, 4], num_attention_heads=[2, 4], window_size=4)  # fmt: skip
-    with pytest.raises(RefusedError, match=r"grids of several sizes .* as in Swin; quantize and early-exit take such"):
+    with pytest.raises(RefusedError, match=r"grids of several sizes .* as in Swin; stvit takes such"):
         shape_of(swin, [torch.zeros(1, 3, 32, 32)], {}, "swin")
     flat = of_transformers("SwinForImageClassification", image_size=32, patch_size=2, embed_dim=16, depths=[2],
                            num_heads=[2], num_attention_heads=[2], window_size=4)  # fmt: skip

@@ -20,15 +20,14 @@ from torch import nn  # noqa: E402
 from edgewright import onnxkit  # noqa: E402
 from edgewright.torchkit.data import Batch, TaskData  # noqa: E402
 from edgewright.torchkit.fit import fit  # noqa: E402
-from edgewright.torchkit.losses import supervised  # noqa: E402
-from edgewright.torchkit.training import Training  # noqa: E402
 from edgewright_plugins.token_slim import TOKEN_SLIM, Params  # noqa: E402
-from edgewright_plugins.token_slim.learn import distance, groups, recalibrated, settings  # noqa: E402
+from edgewright_plugins.token_slim.learn import distance, recalibrated  # noqa: E402
 from edgewright_plugins.token_slim.net import SlimNet, features, slimmed  # noqa: E402
 from edgewright_plugins.token_slim.slim import SHARE, Slim, neighbours  # noqa: E402
+from edgewright_plugins.tokens.learning import groups, settings  # noqa: E402
 from edgewright_plugins.tokens.schedule import Schedule  # noqa: E402
 from edgewright_plugins.tokens.shape import shape_of  # noqa: E402
-from networks_to_train import digits  # noqa: E402
+from networks_to_train import digits, digits_vit  # noqa: E402
 from vit import ViT  # noqa: E402
 
 
@@ -107,15 +106,15 @@ def test_a_finished_network_has_nothing_that_only_training_needs(rig: Rig) -> No
 
 
 def test_the_schedule_is_the_mildest_of_those_that_lose_little_and_are_fast_enough(rig: Rig) -> None:
-    vits = rig_with(rig, small(depth=4, width=384))
+    vits = rig_with(rig, small(depth=3, width=384))
     model, context = vits.models("torch")["vit"], vits.context("vit", "searched")
     mild, strong = (TOKEN_SLIM.decide(model, Params(speedup=each), context) for each in (1.05, 1.3))
     for decision, wanted in ((mild, 1.05), (strong, 1.3)):
         assert float(decision["measured"].partition("x")[0]) >= wanted
         assert decision["measured"].endswith("(predicted)")
-    sizes = [Schedule(tuple(d["at"]), tuple(d["keep"])).work(64, 4) for d in (mild, strong)]
+    sizes = [Schedule(tuple(d["at"]), tuple(d["keep"])).work(64, 3) for d in (mild, strong)]
     assert sizes[0] > sizes[1]
-    with pytest.raises(RecipeError, match=r"no schedule makes .* 100 times as fast; the strongest reaches \d"):
+    with pytest.raises(RecipeError, match=r"no schedule makes .* 100 times as fast; the strongest reaches [1-9]"):
         TOKEN_SLIM.decide(model, Params(speedup=100), context)
     with pytest.raises(RecipeError, match="speedup chooses the schedule, which keep and at say; write one"):
         TOKEN_SLIM.decide(model, Params(speedup=2, keep=(32,)), context)
@@ -144,8 +143,7 @@ def test_it_beats_dropping_as_many_tokens_that_learn_the_same_way() -> None:
     """Digits, 16 tokens to 2 to 1, 3 epochs: seeds 0 and 1 gave 91.3 % each, their controls 89.6 % and 88.1 %."""
     task, _, accuracy = digits()
     data = TaskData(task, ("image",), 32)
-    whole = small(channels=1, width=32, depth=3, patch=2)
-    fit(whole, data, Training(epochs=8, rate=5e-3), supervised())
+    whole = digits_vit()
     shape, schedule = shape_of(whole, [torch.zeros(1, 1, 8, 8)], {}, "net"), Schedule((1, 2), (2, 1))
 
     def learned(net: SlimNet, seed: int) -> float:

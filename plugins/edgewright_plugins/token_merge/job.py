@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 
-from edgewright.protocols import Context
 from edgewright.types import Json, Model, Step, TorchGraph
 from edgewright_plugins.token_merge import Params
 from edgewright_plugins.token_merge.merging import MergedNet, merged
 from edgewright_plugins.tokens import decide as tokens
-from edgewright_plugins.tokens.schedule import Schedule, halving, steady
-from edgewright_plugins.tokens.shape import example_of
+from edgewright_plugins.tokens.schedule import Schedule, halving, named, steady
+from edgewright_plugins.tokens.shape import Shape, example_of
 
 
-def schedules(count: int, blocks: int) -> list[Schedule]:
+def schedules(params: Params, shape: Shape) -> list[Schedule]:
     """Those that are searched: some tokens after every block, or half of them after a few."""
-    return list(dict.fromkeys([*steady(count, blocks), *halving(count, blocks)]))
+    size = shape.tokens, len(shape.blocks)
+    return list(dict.fromkeys([*steady(*size), *halving(*size)]))
 
 
-METHOD = tokens.Method("token-merge", 1.3, schedules, merged)
-
-
-def decide(model: Model, params: Params, context: Context) -> Json:
-    """The schedule. Raises: RefusedError, RecipeError."""
-    return tokens.decide(model, params, context, METHOD)
-
-
-def rewrite(model: Model, decision: Json) -> Model:
-    """The network that joins tokens. Raises: RefusedError."""
-    return tokens.rebuild(model, decision, METHOD)
+METHOD = tokens.Method("token-merge", 1.3, schedules, merged, partial(named, "token-merge"))
 
 
 def told(model: Model, decision: Json) -> Model:

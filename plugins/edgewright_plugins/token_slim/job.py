@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from edgewright.protocols import Context
 from edgewright.torchkit.train import train
 from edgewright.types import Json, Model, Step, TorchGraph
 from edgewright_plugins.token_slim import Params
-from edgewright_plugins.token_slim.learn import groups, recalibrated, settings
+from edgewright_plugins.token_slim.learn import recalibrated
 from edgewright_plugins.token_slim.net import SlimNet, slimmed
 from edgewright_plugins.tokens import decide as tokens
-from edgewright_plugins.tokens.schedule import Schedule, halving
-
-METHOD = tokens.Method("token-slim", 1.5, halving, slimmed)
-
-
-def decide(model: Model, params: Params, context: Context) -> Json:
-    """The schedule. Raises: RefusedError, RecipeError."""
-    return tokens.decide(model, params, context, METHOD)
+from edgewright_plugins.tokens.learning import groups, settings, trained
+from edgewright_plugins.tokens.schedule import Schedule, halving, named
+from edgewright_plugins.tokens.shape import Shape
 
 
-def rewrite(model: Model, decision: Json) -> Model:
-    """The network with new modules. Raises: RefusedError."""
-    return tokens.rebuild(model, decision, METHOD)
+def schedules(params: Params, shape: Shape) -> list[Schedule]:
+    """Those that are searched: half of the tokens after a few blocks."""
+    return halving(shape.tokens, len(shape.blocks))
+
+
+METHOD = tokens.Method("token-slim", 1.5, schedules, slimmed, partial(named, "token-slim"))
 
 
 def train_slims(model: Model, decision: Json, context: Context) -> Model:
@@ -45,13 +44,9 @@ def train_slims(model: Model, decision: Json, context: Context) -> Model:
     objective = recalibrated(teacher, loss, distill=params.distill, recalibrate=params.recalibrate)
     fitted = train(net, teacher, context, settings(params), objective=objective, groups=groups)
     net.finish()
-    notes = (tokens.placed(decision, shape, schedule), _trained(fitted.losses))
+    notes = (tokens.placed(decision, shape, schedule), trained(fitted.losses))
     step = Step("token-slim", plugin="edgewright", params=said["params"], notes=notes)
     return model.with_graph(TorchGraph(net.eval(), model.digest)).after(step)
-
-
-def _trained(losses: Sequence[float]) -> str:
-    return f"loss {losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last" if losses else "own loop"
 
 
 def _tupled(value: Any) -> Any:

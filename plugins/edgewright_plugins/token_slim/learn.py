@@ -12,13 +12,7 @@ from torch.nn import functional
 
 from edgewright.torchkit.data import Batch
 from edgewright.torchkit.losses import Loss, Objective, distilled
-from edgewright.torchkit.training import Training, decayed_and_not
-from edgewright_plugins.token_slim import Params
 from edgewright_plugins.token_slim.net import SlimNet, features
-
-DECAY = 0.05
-SLOWER = 0.3
-"""The share of the rate that the network learns with; new modules have all of it."""
 
 
 def recalibrated(teacher: nn.Module, loss: Loss | None, *, distill: float, recalibrate: float) -> Objective:
@@ -63,20 +57,3 @@ def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         for one, other in zip(found, wanted, strict=True)
     ]
     return torch.stack(errors).mean()
-
-
-def groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups: the network learns at `SLOWER` of the rate of what is new."""
-    net = cast("SlimNet", module)
-    own = {id(each) for each in net.backbone.parameters()}
-    found: list[dict[str, Any]] = []
-    for group in decayed_and_not(net, DECAY):
-        for mine, share in ((True, SLOWER), (False, 1.0)):
-            some = [each for each in group["params"] if (id(each) in own) == mine]
-            found.append({**group, "params": some, "lr": share})
-    return [group for group in found if group["params"]]
-
-
-def settings(params: Params) -> Training:
-    """The settings of the training."""
-    return Training(epochs=params.epochs, batch=params.batch, rate=params.rate, weight_decay=DECAY)

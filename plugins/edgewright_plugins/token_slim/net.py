@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, cast
 
@@ -67,6 +67,10 @@ class SlimNet(nn.Module):
             torch.manual_seed(seed)
             made = [Recover(shape.width, count, shape.tokens, prefix=shape.prefix) for _, count in few]
         self.recover = nn.ModuleList(made)
+
+    def new(self) -> Iterable[nn.Parameter]:
+        """All but the backbone's."""
+        return (each for name, each in self.named_parameters() if not name.startswith("backbone."))
 
     def finish(self) -> None:
         """Delete what only training needs."""

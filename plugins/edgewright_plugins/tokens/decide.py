@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
@@ -17,7 +17,7 @@ from edgewright.protocols import Context
 from edgewright.torchkit.losses import outputs_of
 from edgewright.types import Json, Measurement, Model, TorchGraph
 from edgewright_plugins.token_merge.merging import merged
-from edgewright_plugins.tokens.schedule import Schedule, said
+from edgewright_plugins.tokens.schedule import Schedule
 from edgewright_plugins.tokens.shape import Shape, checked, example_of, module_of, shape_of
 
 EXAMPLES = 16
@@ -31,20 +31,22 @@ class Asked(Protocol):
 
     @property
     def speedup(self) -> float | None: ...
-    @property
-    def keep(self) -> tuple[int, ...]: ...
-    @property
-    def at(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to leave out tokens: what it aims at when nobody says, the schedules it has, and the network it makes."""
+    """One way to leave out tokens.
+
+    `speedup` is what it aims at when nobody says, `family` gives the schedules it has, `said` the one that parameters
+    name, if they do, and `build` the network. `shape` reads a network, or refuses it.
+    """
 
     name: str
     speedup: float
-    family: Callable[[int, int], list[Schedule]]
+    family: Callable[[Any, Shape], list[Schedule]]
     build: Callable[[nn.Module, Shape, Schedule], nn.Module]
+    said: Callable[[Any, Shape], Schedule | None]
+    shape: Callable[[nn.Module, Sequence[Tensor], Mapping[str, Any], str], Shape] = shape_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Search:
     method: Method
     model: Model
     shape: Shape
+    family: Sequence[Schedule]
     context: Context
 
     def chosen(self, speedup: float) -> tuple[Schedule, str]:
@@ -65,15 +68,16 @@ class Search:
         Raises: RecipeError when none is; RefusedError when no latency is known here.
         """
         size = self.shape.tokens, len(self.shape.blocks)
+        shares = {each: speedup * each.work(*size) / (size[0] * size[1]) for each in self.family}
         reached = 0.0
         for low, high in BANDS:
-            shares = {each: speedup * each.work(*size) / (size[0] * size[1]) for each in self.method.family(*size)}
             front = self.front([each for each, share in shares.items() if low <= share < high])
             if front and (reached := self.ratio(front[-1])[0]) >= speedup:
                 return self._mildest(front, speedup)
+        strongest = reached or self.ratio(min(self.family, key=lambda each: each.work(*size)))[0]
         raise RecipeError(
             f"{self.method.name}: no schedule makes {self.model.name} {speedup:g} times as fast; the strongest "
-            f"reaches {reached:.2f}: ask for less, or say keep=..."
+            f"reaches {strongest:.2f}: ask for less, or say keep=..."
         )
 
     def _mildest(self, front: Sequence[Schedule], speedup: float) -> tuple[Schedule, str]:
@@ -85,9 +89,14 @@ class Search:
         return front[fast], self.ratio(front[fast])[1]
 
     def front(self, schedules: Sequence[Schedule]) -> list[Schedule]:
-        """Those that lose less than all that do as little work or less, from the mildest to the strongest."""
+        """Those that lose less than all that do as little work or less, from the mildest to the strongest.
+
+        Where the network's blocks need all tokens, nothing can be joined to compare, and all are in it.
+        """
         size = self.shape.tokens, len(self.shape.blocks)
         rising = sorted(schedules, key=lambda each: each.work(*size))
+        if self.shape.window:
+            return rising[::-1]
         losses = cast("list[float]", self.context.remember(f"losses {rising}", lambda: [*self._losses(rising)]))
         kept: list[Schedule] = []
         least = float("inf")
@@ -143,27 +152,29 @@ def decide(model: Model, params: Asked, context: Context, method: Method) -> Jso
     """
     anatomy = dict((context.task.anatomy if context.task else None) or {})
     module, example = module_of(model), example_of(model)
-    shape = shape_of(module, example, anatomy, model.name)
-    least = Schedule((len(shape.blocks) - 1,), (shape.tokens - 1,))
+    shape = method.shape(module, example, anatomy, model.name)
+    family = method.family(params, shape)
+    least = next(iter(family), Schedule((len(shape.blocks) - 1,), (shape.tokens - 1,)))
     checked(method.build(module, shape, least).eval(), module_of(model), example, model.name)
-    schedule, measured = _schedule(params, Search(method, model, shape, context))
+    schedule, measured = _schedule(params, Search(method, model, shape, family, context))
     found = {"at": schedule.at, "keep": schedule.keep, "measured": measured, "anatomy": anatomy, "seed": context.seed}
     return cast("Json", json.loads(json.dumps({**found, "params": asdict(cast("Any", params))})))
 
 
 def _schedule(params: Asked, search: Search) -> tuple[Schedule, str]:
-    name, shape = search.method.name, search.shape
-    if not params.keep and not params.at:
-        return search.chosen(params.speedup or search.method.speedup)
+    method = search.method
+    named = method.said(params, search.shape)
+    if named is None:
+        return search.chosen(params.speedup or method.speedup)
     if params.speedup is not None:
-        raise RecipeError(f"{name}: speedup chooses the schedule, which keep and at say; write one of them")
-    return said(params.at, params.keep, shape.tokens, len(shape.blocks), name), ""
+        raise RecipeError(f"{method.name}: speedup chooses the schedule, which keep and at say; write one of them")
+    return named, ""
 
 
 def rebuild(model: Model, decision: Json, method: Method) -> Model:
     """The network that was decided on, before it trains. Raises: RefusedError when its code needs all tokens."""
     module, example = module_of(model), example_of(model)
-    shape, schedule = planned(model, decision)
+    shape, schedule = planned(model, decision, method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cast("dict[str, Any]", decision)["seed"])
         reduced = method.build(module, shape, schedule).eval()
@@ -171,10 +182,10 @@ def rebuild(model: Model, decision: Json, method: Method) -> Model:
     return with_module(model, reduced, f"{method.name} {json.dumps(decision, sort_keys=True)}")
 
 
-def planned(model: Model, decision: Json) -> tuple[Shape, Schedule]:
+def planned(model: Model, decision: Json, method: Method) -> tuple[Shape, Schedule]:
     """The network's shape and the schedule of a decision."""
     found = cast("dict[str, Any]", decision)
-    shape = shape_of(module_of(model), example_of(model), found["anatomy"], model.name)
+    shape = method.shape(module_of(model), example_of(model), found["anatomy"], model.name)
     return shape, Schedule(tuple(found["at"]), tuple(found["keep"]))
 
 

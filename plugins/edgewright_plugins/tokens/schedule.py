@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from edgewright.errors import RecipeError
+from edgewright_plugins.tokens.settings import Scheduled
+
+if TYPE_CHECKING:
+    from edgewright_plugins.tokens.shape import Shape
 
 FEWEST = 4
 """Tokens that searched schedules keep at least."""
@@ -59,6 +64,13 @@ def said(at: Sequence[int], keep: Sequence[int], tokens: int, blocks: int, metho
             "that stand for no part of the input, and fewer must stay each time, at least 1"
         )
     return Schedule(at, keep)
+
+
+def named(method: str, params: Scheduled, shape: Shape) -> Schedule | None:
+    """The schedule of a user who says something of it. Raises: RecipeError."""
+    if not params.keep and not params.at:
+        return None
+    return said(params.at, params.keep, shape.tokens, len(shape.blocks), method)
 
 
 def halving(tokens: int, blocks: int) -> list[Schedule]:

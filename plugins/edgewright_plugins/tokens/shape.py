@@ -21,7 +21,8 @@ class Shape:
     """The blocks of a transformer, and its tokens: `prefix` of them stand for no part of the input, `tokens` do.
 
     `grid` holds the sizes along which these lie, where that is known; `pooling` is what the head reads of them (see
-    `anatomy.Head`).
+    `anatomy.Head`). `window` holds the sizes of the windows within which blocks attend; their code then needs all
+    tokens. It is empty where each token sees all.
     """
 
     blocks: tuple[Block, ...]
@@ -30,6 +31,7 @@ class Shape:
     width: int
     grid: tuple[int, ...] | None
     pooling: str
+    window: tuple[int, ...] = ()
 
     @property
     def ends(self) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ def _obstacle(anatomy: Anatomy) -> str:
         sizes = " -> ".join(f"{each.count} of width {each.width}" for each in anatomy.stages)
         return (
             f"they work on grids of several sizes ({sizes}), which windows and poolings need whole, as in Swin; "
-            "quantize and early-exit take such networks"
+            "stvit takes such networks"
         )
     if stage.layout != "tokens":
         return f"they take {stage.layout}, and tokens must lie as [batch, tokens, width]"
@@ -88,11 +90,12 @@ def checked(reduced: nn.Module, module: nn.Module, example: Sequence[Tensor], na
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             raise RefusedError(
                 f"the code of {name} does not take fewer tokens than it was built for ({_first_line(error)}); windows "
-                "and positions that are added within blocks need all: quantize and early-exit take such networks"
+                "and positions that are added within blocks need all: stvit, quantize and early-exit take such networks"
             ) from error
     if found != wanted:
         raise RefusedError(
-            f"with fewer tokens {name} gives {found} in the place of {wanted}: it answers for each token"
+            f"with fewer tokens {name} gives {found} in the place of {wanted}: it answers for each token; stvit takes "
+            "such networks"
         )
     return reduced
 
