@@ -26,15 +26,11 @@ from edgewright_runtime.workers import Process, afresh
 
 
 def main() -> int:
-    """Serve as supervisor, or as what the supervisor starts: worker, nursery, poller."""
+    """Serve as supervisor, or as what the supervisor starts: worker, poller."""
     if sys.argv[1:2] == ["worker"]:
         from edgewright_runtime import worker
 
         return worker.main(int(sys.argv[2]))
-    if sys.argv[1:2] == ["nursery"]:
-        from edgewright_runtime import nursery
-
-        return nursery.main(int(sys.argv[2]))
     if sys.argv[1:2] == ["poll"]:
         from edgewright_runtime import poll
 
@@ -182,7 +178,7 @@ class Supervisor:
         if known is not None and not known.alive:
             known.stop()
         if known is None or not known.alive:
-            self._nurseries[key] = Nursery(_ourselves(), needs, self._requests)
+            self._nurseries[key] = Nursery(needs, self._requests)
         return self._nurseries[key]
 
     def _ask(self, request: dict[str, Any], line: bytes) -> bytes:

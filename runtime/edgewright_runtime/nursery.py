@@ -3,7 +3,8 @@
 Importing numpy and a runtime takes most of a second, on a small board several, and a comparison opens dozens of
 workers. A forked one has its own memory, threads and affinity, as a new process has; only the libraries lie at the
 same addresses. What the forked process allocates begins at a place drawn at random (`_scatter`), so that two workers
-with the same model differ as two new processes do.
+with the same model differ as two new processes do. The process is a fork itself, of the supervisor, in which Python
+and our own modules have started already.
 
 A process with threads cannot be forked safely: the thread that holds a lock is not there to give it back. Libraries
 that start one when they are imported are left for the workers to import (`Runtime.prepare` says what may be).
@@ -16,11 +17,12 @@ import json
 import mmap
 import os
 import random
+import signal
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Optional
@@ -46,7 +48,7 @@ HEAP, PAGES = 4096, 4096
 class Nursery:
     """The process that workers are forked from, seen from the supervisor."""
 
-    def __init__(self, program: Sequence[str], preparing: Mapping[str, Any], watched: Lines) -> None:
+    def __init__(self, preparing: Mapping[str, Any], watched: Lines) -> None:
         """Start it; it begins to import what `preparing` names: `runtimes` (name to `module:object`) and `path`.
 
         `watched` is where the supervisor's own requests come in.
@@ -55,12 +57,8 @@ class Nursery:
         self._watched = watched
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *program, "nursery", str(os.getpid())],
-                stdin=theirs.fileno(),
-                stdout=self._errors,
-                stderr=self._errors,
-            )
+            self._pid = _begin(theirs.fileno(), self._errors.fileno())
+        self._status: Optional[int] = None
         self._lines = Lines(self._socket.fileno())
         self._send(preparing)
         self._fit: Optional[bool] = None
@@ -74,7 +72,7 @@ class Nursery:
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._process.poll() is None
+        return self._ended(os.WNOHANG) is None
 
     def start(self, streams: Streams) -> Forked:
         """Fork a worker (see workers.Start). Raises: PluginError when the process is gone."""
@@ -91,10 +89,18 @@ class Nursery:
 
     def stop(self) -> None:
         """End it, and every worker that was forked from it."""
-        self._process.kill()
-        self._process.wait()
+        if self.alive:
+            os.kill(self._pid, signal.SIGKILL)
+            self._ended()
         self._socket.close()
         self._errors.close()
+
+    def _ended(self, how: int = 0) -> Optional[int]:
+        """Its exit status, negative for a signal; None while it runs, where `how` is not to wait for its end."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, how)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
 
     def _send(self, message: Mapping[str, Any], *descriptors: int) -> None:
         with suppress(BrokenPipeError):  # told by the answer that does not come
@@ -104,7 +110,7 @@ class Nursery:
         line = wait_for(self._lines, self._watched) if watch else self._lines.next()
         if line is None:
             self._errors.seek(0)
-            raise PluginError(epitaph(self._process.wait(), self._errors.read(), "open"))
+            raise PluginError(epitaph(self._ended(), self._errors.read(), "open"))
         return json.loads(line)
 
 
@@ -134,14 +140,38 @@ class Forked:
 # ------------------------------------------------------------------ the process itself
 
 
-def main(parent: int) -> int:
+def _begin(told: int, errors: int) -> int:
+    """Fork this process; the other one serves what comes in at `told` and never returns. Its process id."""
+    ourselves = os.getpid()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            status = main(ourselves, _only(told, errors))
+        except BaseException:  # noqa: BLE001 - what is above us on the stack is the supervisor's
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def _only(told: int, errors: int) -> socket.socket:
+    """Let go of every descriptor but these: the supervisor's lock and pipes are to end with it."""
+    ours = os.dup(told)
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), errors, errors)):
+        os.dup2(descriptor, number)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in (0, 1, 2, ours):
+            with suppress(OSError):  # the listing's own
+                os.close(descriptor)
+    return socket.socket(fileno=ours)
+
+
+def main(parent: int, told: socket.socket) -> int:
     """Import what the first message names, then fork a worker, or wait for one, at every other message."""
     from edgewright_runtime import worker
 
     die_with_parent(parent)
-    told = socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
     first, _ = _receive(told)
     with suppress(Exception):  # a worker that cannot import it either says so
         import_module("numpy")

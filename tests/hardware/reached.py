@@ -80,9 +80,9 @@ class Reached:
         return self.device.running(word)
 
     def workers(self) -> Sequence[int]:
-        """The processes that hold a model: those that were forked from the one that imported the libraries."""
-        kin = self.running(" nursery ")
-        return [each for each in kin if _parent(each) in kin]
+        """The processes that hold a model: those that were forked from the one that was forked from the agent."""
+        kin = self.running("agent-")
+        return [each for each in kin if _parent(each) in kin and _parent(_parent(each)) in kin]
 
     def end_agent(self) -> None:
         """Let go of the agent, whatever has become of it. What we ran there ends then."""

@@ -95,6 +95,12 @@ def adb_device(system: Installed, folder: Path, **how: object) -> Served:
     return device
 
 
+def without_python(device: Served) -> Served:
+    """The device, whose interpreter is no program any more."""
+    device.inside(f"mount --bind /dev/null {device.root}/usr/bin/python3")
+    return device
+
+
 def adb_settings(folder: Path) -> Mapping[str, str]:
     """How adb's client finds the device's own server."""
     return {"ADB_SERVER_SOCKET": f"localfilesystem:{folder}/adb.sock"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,35 +42,6 @@ def device(request: pytest.FixtureRequest, reach: Reach) -> Served:
 def link(device: Served) -> Generator[Link]:
     with linked(device.address) as found:
         yield found
-
-
-# ------------------------------------------------------------------ the verbs
-
-
-def answers(bundle: Path, folder: Path, *on: str) -> Mapping[str, Any]:
-    """What `engine run` answers to ten examples."""
-    np.savez(folder / "x.npz", x=np.random.default_rng(2).standard_normal((10, 16), np.float32))
-    done = engine("run", str(bundle), "-i", str(folder / "x.npz"), "-o", str(folder / "y.npz"), *on)
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "y.npz") as arrays:
-        return dict(arrays)
-
-
-def test_deploy_run_profile_verify(device: Served, tmp_path: Path) -> None:
-    on, out = ("--on", device.address), tmp_path / "out"
-    done = engine(*deploy(tmp_path, "--target", "raspberry-pi-4", *on, "--out", str(out)))
-    assert done.returncode == 0, done.stderr
-    assert "Raspberry Pi 4 Model B" in done.stderr
-    assert "(simulated" in done.stderr
-    assert "(measured" not in done.stderr
-    assert "top-1 accuracy (n=40)" in done.stderr
-    assert engine("verify", str(out), *on).returncode == 0
-    profiled = engine("profile", str(out), *on, "--preset", "quick", "--json")
-    assert profiled.returncode == 0, profiled.stderr
-    told = [each for each in json.loads(profiled.stdout)["measurements"] if each["value"] is not None]
-    assert {each["kind"] for each in told} == {"simulated"}
-    here, there = answers(out, tmp_path), answers(out, tmp_path, *on)
-    assert all(np.abs(here[name] - there[name]).max() <= CLOSE for name in here)
 
 
 def test_a_target_that_the_device_is_not(board: Served, reach: Reach, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from emulated import Served
 from served import ssh_device
-from shunt import NAME, WATTS, install_shunt
 from small import engine
 from systems import Installed
 
@@ -74,16 +72,3 @@ def test_energy_per_rail_is_read_over_ssh(
     assert energy["value"] >= 0.9 * watts["VDD_IN"] * latency["value"]
     assert min(rail["samples"] for rail in energy["conditions"]["rails"].values()) >= 50
     assert {trace["rail"] for trace in report["energy"]["traces"]} == set(RAILS)
-
-
-def test_a_third_party_meter_is_read_over_ssh(
-    jetson: Served, reach: Callable[[Served], str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is installed on this host alone; on the device it is imported from the package that travelled."""
-    install_shunt(tmp_path, carried="/home/pi/.edgewright/agents/")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, NAME, raising=False)
-    where = ("--on", reach(jetson), "--cache", str(tmp_path / "cache"), "--meter", "acme-shunt")
-    energy = energy_in(profiled(str(bundle), *where))
-    assert energy["instrument"] == "acme-shunt: shunt"
-    assert energy["conditions"]["watts"] == pytest.approx(WATTS, rel=0.05)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from answers import X, far
 from edgewright.agent import start_agent
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, InputError, PluginError, RefusedError
@@ -27,8 +28,8 @@ from edgewright.sysroot import find_sysroot
 from edgewright.types import Source
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import set_up
-from served import Installed, Served, adb_device, ssh_device
-from small import deploy, engine, write_small
+from served import Installed, Served, adb_device, ssh_device, without_python
+from small import engine, write_small
 from userland import PI_4
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
@@ -36,19 +37,12 @@ pytestmark = [pytest.mark.hardware, pytest.mark.slow]
 Start = Callable[..., Served]
 Reach = Callable[[Served], str]
 CLOSE = 1e-5
-X = np.random.default_rng(2).standard_normal((10, 16), np.float32)
 
 
 @pytest.fixture(scope="module")
 def env() -> Environment:
     """Wheels stay in the cache of the emulated devices: an index is asked once."""
     return Environment(Registry(), Store(headers_place().parent / "hardware" / "setup"), lambda *_: None)
-
-
-def without_python(device: Served) -> Served:
-    """The device, whose interpreter is no program any more."""
-    device.inside(f"mount --bind /dev/null {device.root}/usr/bin/python3")
-    return device
 
 
 class Bare:
@@ -116,35 +110,6 @@ def test_it_is_told_about_and_prepared_once(bare: Bare, env: Environment) -> Non
         assert (device.emulated, device.features) == (True, ("asimd",))
         with pytest.raises(DeviceError, match="is in use by"):
             set_up(address, env)
-
-
-def test_every_verb_works_there(bare: Bare, tmp_path: Path) -> None:
-    on, out = ("--on", bare.device.address), tmp_path / "out"
-    done = engine(*deploy(tmp_path, "--target", "raspberry-pi-4", *on, "--out", str(out)))
-    assert done.returncode == 0, done.stderr
-    assert "(simulated" in done.stderr
-    assert "(measured" not in done.stderr
-    assert "top-1 accuracy (n=40)" in done.stderr
-    assert engine("verify", str(out), *on).returncode == 0
-    profiled = engine("profile", str(out), *on, "--preset", "quick", "--json")
-    assert profiled.returncode == 0, profiled.stderr
-    told = [each for each in json.loads(profiled.stdout)["measurements"] if each["value"] is not None]
-    assert {"latency", "peak memory"} <= {each["quantity"] for each in told}
-    assert {each["kind"] for each in told} == {"simulated"}
-    assert far(out, tmp_path, *on) <= CLOSE
-
-
-def far(bundle: Path, folder: Path, *on: str) -> float:
-    """How far what a device answers lies from what this host does."""
-    np.savez(folder / "x.npz", x=X)
-    found: list[Any] = []
-    for where in ((), on):
-        done = engine("run", str(bundle), "-i", str(folder / "x.npz"), "-o", str(folder / "y.npz"), *where)
-        assert done.returncode == 0, done.stderr
-        with np.load(folder / "y.npz") as arrays:
-            found.append(dict(arrays))
-    here, there = found
-    return max(float(np.abs(here[name] - there[name]).max()) for name in here)
 
 
 def test_glibc_2_31_is_enough(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edgewright.cli import main
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, RefusedError
 from edgewright.ortheader import headers_place
@@ -24,7 +22,7 @@ from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import devices, set_up
 from emulated import Served
 from kills import kill_when
-from served import adb_device, ssh_device
+from served import ssh_device
 from systems import Installed
 from wheel import make_wheel
 
@@ -115,19 +113,6 @@ def test_a_setup_that_is_killed_leaves_nothing_and_the_next_one_works_on_python_
     assert done.device.python is not None
     assert done.device.python.found["onnxruntime"].works
     assert states(address, env)["onnxruntime"].startswith("ok: 1.19.2, put there by setup")
-
-
-def test_a_device_behind_adb_is_listed_and_prepared(
-    start: Start, trixie: Installed, reach: Reach, env: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
-    address = reach(start(adb_device, trixie, ready=False))
-    assert [(each.address, each.reason) for each in devices([], env)] == [(address, "")]
-    for sent in (True, False):
-        with pytest.raises(SystemExit) as ended:
-            main(["device", "setup", "--on", address, "--cache", str(env.store.root), "--json"])
-        told = json.loads(capsys.readouterr().out)
-        assert (ended.value.code, bool(told["installed"]), told["sent_bytes"] > 0) == (0, sent, sent)
-    assert told["device"]["python"]["found"]["onnxruntime"]["providers"]
 
 
 def test_a_runtime_of_the_devices_own_stays_and_its_sensors_are_listed(
