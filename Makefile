@@ -25,7 +25,7 @@ test: $(VENV)/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance tests/deploy tests/golden tests/kernels
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/whole_model tests/docs
 	$(BIN)/python -m pytest tests/browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/hardware
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/hardware
 
 quick: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow and not hardware" tests/unit

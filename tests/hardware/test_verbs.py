@@ -53,7 +53,7 @@ def test_a_target_that_the_device_is_not_quite_is_told_once(
 
 def test_compare(board: Served, reach: Reach, bundle: Path, tmp_path: Path) -> None:
     model, _ = write_small(tmp_path)
-    where = ("--on", reach(board), "--preset", "quick", "--cache", str(tmp_path / "cache"))
+    where = ("--on", reach(board), "--preset", "default", "--cache", str(tmp_path / "cache"))
     found = told("compare", str(model), str(bundle), *where)
     assert found["device"]["emulated"]
     latency = [row for row in found["rows"] if row["quantity"].startswith("latency")]
