@@ -52,8 +52,6 @@ ALONE = "alone"
 LATER_WARM_UP = {"least_ns": 40_000_000, "most_ns": 500_000_000}
 """For rounds after the first: the clocks are up, only the new process has to find its caches."""
 
-FROM_NOTHING = 2
-"""Rounds, but for a race, whose processes are started from nothing."""
 FIRST_LOOK = 3
 """Rounds that every candidate takes part in."""
 HOPELESS = 1.15
@@ -219,7 +217,7 @@ def compare(
     rounds: list[_Round] = []
     running = dict(candidates)
     for number in range(preset.rounds):
-        fresh = number < FROM_NOTHING and not race
+        fresh = number < preset.fresh and not race
         rounds.append(_round(agent, running, preset, rng=rng, number=number, fresh=fresh, meter=meter))
         if progress:
             progress(f"comparing {', '.join(running)}", number + 1, preset.rounds)

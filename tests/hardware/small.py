@@ -7,14 +7,12 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgewright import measure
 from edgewright.cli import main
 
 GRAPH = """
@@ -41,19 +39,16 @@ def write_small(folder: Path) -> tuple[Path, Path]:
     return folder / "small.onnx", folder / "small.npz"
 
 
-SHORT = {
-    "quick": measure.Preset("quick", seconds=0.05, runs=4, rounds=1),
-    "default": measure.Preset("default", seconds=0.05, runs=4, rounds=2),
-}
-"""Speed means nothing under emulation, and each process there takes seconds to start. Intervals need two rounds."""
+SHORT = "quick:seconds=0.05,runs=4,rounds=1,fresh=1"
+"""Speed means nothing under emulation, and each process there takes seconds to start."""
+SHORTEST_INTERVAL = "quick:seconds=0.05,runs=4,rounds=2,fresh=1"
+"""Where an interval is asked for."""
 
 
 def engine(*words: str) -> subprocess.CompletedProcess[str]:
-    """What a user's command says, that runs in this process and measures for a moment only."""
+    """What a user's command says, that runs in this process."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        patch.dict(measure.PRESETS, SHORT),
-        patch.object(measure, "FROM_NOTHING", 1),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
@@ -65,7 +60,7 @@ def engine(*words: str) -> subprocess.CompletedProcess[str]:
 def deploy(folder: Path, *more: str) -> Sequence[str]:
     """The words of a deployment that is over quickly, and ships what the method made however slow the host is."""
     model, task = write_small(folder)
-    about = ["--task", str(task), "--preset", "quick", "--apply", "simplify", "--cache", str(folder / "cache")]
+    about = ["--task", str(task), "--preset", SHORT, "--apply", "simplify", "--cache", str(folder / "cache")]
     return ["deploy", str(model), *about, "--min-speedup", "off", *more]
 
 

@@ -92,7 +92,15 @@ def folder(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_deploy(model: Path, board: Board, out: Path, *more: str) -> Path:
     """As a user does who has no board at hand."""
     command = [sys.executable, "-c", "from edgewright.cli import main; main()", "deploy", str(model), "--out", str(out)]
-    about = ["--target", board.name, "--preset", "quick", "--cache", str(out.parent / "cache"), *more]
+    about = [
+        "--target",
+        board.name,
+        "--preset",
+        "quick:seconds=0.2,rounds=3",
+        "--cache",
+        str(out.parent / "cache"),
+        *more,
+    ]
     done = subprocess.run([*command, *about], capture_output=True, text=True)
     assert out.exists(), done.stderr
     return out

@@ -19,7 +19,7 @@ from edgewright.ortheader import headers_place
 from emulated import Served
 from served import adb_device, ssh_device, without_python
 from shunt import NAME, WATTS, install_shunt
-from small import deploy, engine
+from small import SHORT, deploy, engine
 from systems import Installed
 from wheel import make_wheel
 
@@ -57,7 +57,7 @@ def used(address: str, folder: Path, *metered: str) -> Mapping[str, Any]:
     assert "(measured" not in done.stderr
     assert "top-1 accuracy (n=40)" in done.stderr
     assert engine("verify", str(out), *on).returncode == 0
-    profiled = told("profile", str(out), *on, "--preset", "quick", "--cache", str(folder / "cache"), *metered)
+    profiled = told("profile", str(out), *on, "--preset", SHORT, "--cache", str(folder / "cache"), *metered)
     values = {each["quantity"]: each for each in profiled["measurements"] if each["value"] is not None}
     assert {"latency", "peak memory"} <= set(values)
     assert {each["kind"] for each in values.values()} == {"simulated"}

@@ -11,7 +11,7 @@ import pytest
 
 from emulated import Served
 from served import ssh_device
-from small import engine
+from small import SHORT, engine
 from systems import Installed
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
@@ -46,7 +46,7 @@ def sensors(sys_root: Path) -> Path:
 
 
 def profiled(*words: str) -> Any:
-    done = engine("profile", *words, "--preset", "quick", "--json")
+    done = engine("profile", *words, "--preset", SHORT, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -29,7 +29,7 @@ from edgewright.types import Source
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import set_up
 from served import Installed, Served, adb_device, ssh_device, without_python
-from small import engine, write_small
+from small import SHORT, engine, write_small
 from userland import PI_4
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
@@ -127,7 +127,7 @@ def test_bundles_with_kernels_run_there(bare_board: Bare, reach: Reach, tmp_path
     pytest.importorskip("tvm", reason="the tvm extra is not installed")
     model, _ = write_small(tmp_path)
     out = tmp_path / "kernels"
-    how = ("--target", PI_4.name, "--preset", "quick", "--apply", "simplify", "--exporter", "kernels")
+    how = ("--target", PI_4.name, "--preset", SHORT, "--apply", "simplify", "--exporter", "kernels")
     done = engine("deploy", str(model), *how, "--cache", str(tmp_path / "cache"), "--out", str(out))
     assert out.exists(), done.stderr
     (artifact,) = json.loads((out / "manifest.json").read_text())["artifacts"]

@@ -15,7 +15,7 @@ import pytest
 from chain import IMAGES, THRESHOLD, chain, pack
 from edgewright.bundle import Contents, open_bundle, write_bundle
 from served import Served
-from small import engine, write_small
+from small import SHORT, SHORTEST_INTERVAL, engine, write_small
 from third_party import write_acme
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow]
@@ -32,7 +32,7 @@ def told(*words: str) -> Mapping[str, Any]:
 
 def test_profile_of_a_model_takes_the_target_that_the_device_is(board: Served, reach: Reach, tmp_path: Path) -> None:
     model, _ = write_small(tmp_path)
-    where = ("--on", reach(board), "--preset", "quick", "--cache", str(tmp_path / "cache"))
+    where = ("--on", reach(board), "--preset", SHORT, "--cache", str(tmp_path / "cache"))
     found = told("profile", str(model), *where)
     energy = found["measurements"][-1]
     assert "the target names no meter" in energy["reason"], "a Raspberry Pi 4 has none, this host may have one"
@@ -42,7 +42,7 @@ def test_profile_of_a_model_takes_the_target_that_the_device_is(board: Served, r
 def test_a_target_that_the_device_is_not_quite_is_told_once(
     board: Served, reach: Reach, bundle: Path, tmp_path: Path
 ) -> None:
-    where = ("--on", reach(board), "--preset", "quick", "--cache", str(tmp_path / "cache"))
+    where = ("--on", reach(board), "--preset", SHORT, "--cache", str(tmp_path / "cache"))
     (note,) = told("profile", str(bundle), *where, "--target", "raspberry-pi-5")["notes"]
     assert note.startswith("this is not quite the raspberry-pi-5 that was asked for: it calls itself Raspberry Pi 4 ")
     assert ", the target raspberry-pi-4; it has no asimddp, asimdhp" in note
@@ -53,7 +53,7 @@ def test_a_target_that_the_device_is_not_quite_is_told_once(
 
 def test_compare(board: Served, reach: Reach, bundle: Path, tmp_path: Path) -> None:
     model, _ = write_small(tmp_path)
-    where = ("--on", reach(board), "--preset", "default", "--cache", str(tmp_path / "cache"))
+    where = ("--on", reach(board), "--preset", SHORTEST_INTERVAL, "--cache", str(tmp_path / "cache"))
     found = told("compare", str(model), str(bundle), *where)
     assert found["device"]["emulated"]
     latency = [row for row in found["rows"] if row["quantity"].startswith("latency")]

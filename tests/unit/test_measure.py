@@ -156,8 +156,8 @@ def test_unknown_names_are_refused(agent: Agent, make_bundle: MakeBundle) -> Non
         find_preset("quik")
     with pytest.raises(RecipeError, match=r"--preset quick has no parameter 'round'; .*did you mean 'rounds'"):
         find_preset("quick:round=3")
-    with pytest.raises(RecipeError, match="--preset quick: rounds=1 is out of range; allowed: 2 to 100"):
-        find_preset("quick:rounds=1")
+    with pytest.raises(RecipeError, match="--preset quick: rounds=0 is out of range; allowed: 1 to 100"):
+        find_preset("quick:rounds=0")
     with pytest.raises(RecipeError, match="no candidate 'b' to compare with; allowed: a"):
         compare(agent, {"a": Candidate(make_bundle())}, SHORT, reference="b")
 
