@@ -18,6 +18,7 @@ from edgewright import onnxkit
 from edgewright.bench import Bench
 from edgewright.context import Workbench
 from edgewright.environment import Environment
+from edgewright.errors import RefusedError
 from edgewright.pipeline import prepare
 from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
@@ -142,9 +143,8 @@ def test_a_target_without_templates_is_refused(context: Workbench):
 
 def test_a_model_without_work_is_refused(ready: Workbench):
     text = "(float[1,3,8,8] x) => (float[1,3,4,4] y) { e = Exp(x) y = MaxPool<kernel_shape=[2,2],strides=[2,2]>(e) }"
-    refusal = KERNELS.check(ready.original.with_graph(graph(ready, text)), ready.target)
-    assert refusal is not None
-    assert "no kernel fits" in refusal.reason
+    with pytest.raises(RefusedError, match="no kernel fits"):
+        KERNELS.export(ready.original.with_graph(graph(ready, text)), ready)
 
 
 def test_a_missing_header_is_refused_with_the_way_to_get_it(
