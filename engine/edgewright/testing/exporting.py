@@ -101,6 +101,8 @@ def _export_all(offer: Offer[Exporter], rig: Rig) -> Exports:
             refused = require_sentence(attempt("check", lambda m=model: offer.value.check(m, rig.target)), "check")
             if refused is None:
                 done.append(_export(offer, sample, model, rig, "export"))
+        except RefusedError as refusing:
+            refused = Refusal(str(refusing))
         except PluginError as failure:
             return Exports(done, None, failure)
         refusal = refused or refusal
@@ -109,7 +111,7 @@ def _export_all(offer: Offer[Exporter], rig: Rig) -> Exports:
 
 def _export(offer: Offer[Exporter], sample: str, model: Model, rig: Rig, turn: str) -> Export:
     context, before = rig.context(sample, turn, offer.plugin, offer.value.name), fingerprint(model)
-    artifacts = attempt("export", lambda: tuple(offer.value.export(model, context)))
+    artifacts = attempt("export", lambda: tuple(offer.value.export(model, context)), (RefusedError,))
     return Export(sample, model, artifacts, fingerprint(model) == before)
 
 
