@@ -41,3 +41,10 @@ def find_preset(text: str) -> Preset:
     if name not in PRESETS:
         raise RecipeError(f"there is no preset {name!r}; {suggest(name, PRESETS)}")
     return parse_params(Preset, {**asdict(PRESETS[name]), **figures, "name": text}, f"--preset {name}")
+
+
+def in_passing(asked: str) -> str:
+    """The preset of what is measured on the way to a decision: `quick`, or the one asked for where that is as brief."""
+    quick, preset = PRESETS["quick"], find_preset(asked)
+    brief = preset.seconds <= quick.seconds and preset.runs <= quick.runs and preset.rounds <= quick.rounds
+    return asked if brief else quick.name

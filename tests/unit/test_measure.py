@@ -22,7 +22,7 @@ from edgewright.measure import (
     device_lock,
     measure_one,
 )
-from edgewright.presets import PRESETS, Preset, find_preset
+from edgewright.presets import PRESETS, Preset, find_preset, in_passing
 from edgewright_devices.local import LOCAL
 
 MakeBundle = Callable[..., Path]
@@ -164,6 +164,12 @@ def test_unknown_names_are_refused(agent: Agent, make_bundle: MakeBundle) -> Non
 
 def test_a_preset_takes_figures_of_ones_own() -> None:
     assert find_preset("quick:seconds=5,rounds=12") == Preset("quick:seconds=5,rounds=12", 5.0, 30, 12)
+
+
+def test_a_race_takes_no_longer_than_what_was_asked_for() -> None:
+    brief = "quick:seconds=0.05,runs=4,rounds=1"
+    assert [in_passing(asked) for asked in ("quick", brief)] == ["quick", brief]
+    assert {in_passing(asked) for asked in ("default", "quick:seconds=5", "thorough:runs=5")} == {"quick"}
 
 
 def test_presets_grow() -> None:

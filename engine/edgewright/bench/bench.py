@@ -17,7 +17,7 @@ from edgewright.bundle import Contents, plain, write_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.errors import RefusedError
 from edgewright.metering import metered, with_energy
-from edgewright.presets import find_preset
+from edgewright.presets import find_preset, in_passing
 from edgewright.realinputs import draw_inputs
 from edgewright.recipe import Recipe
 from edgewright.registry import RUNTIMES, TARGETS, Registry
@@ -144,19 +144,20 @@ class Bench:
             raise RefusedError(f"{quantity} cannot be measured on {self.target.name}: it has no meter for it")
         what = {name: (model.digest, plan) for name, (model, plan) in plans.items()}
         read = self.recipe.meters if quantity == "energy" else ()
-        key = key_of("cost", what, self.device.device().fingerprint, *([read] if read else ()))
+        preset = in_passing(self.recipe.preset)
+        key = key_of("cost", what, preset, self.device.device().fingerprint, *([read] if read else ()))
         work = self._quickly if quantity == "latency" else self._sparingly
-        found = self.store.remember(key, quantity, lambda: plain(work(plans)))
+        found = self.store.remember(key, quantity, lambda: plain(work(plans, preset)))
         return {name: read_cost(entry) for name, entry in cast("Mapping[str, Any]", found).items()}
 
-    def _quickly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
+    def _quickly(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Cost]:
         return {
             name: Cost(found.typical, found.ratio or unknown("speed-up", "x", "measured alone"))
-            for name, found in self.timed(plans, "quick", race=True).items()
+            for name, found in self.timed(plans, preset, race=True).items()
         }
 
-    def _sparingly(self, plans: Mapping[str, tuple[Model, Plan]]) -> Mapping[str, Cost]:
-        energies = {name: found.energy for name, found in self.timed(plans, "quick").items()}
+    def _sparingly(self, plans: Mapping[str, tuple[Model, Plan]], preset: str) -> Mapping[str, Cost]:
+        energies = {name: found.energy for name, found in self.timed(plans, preset).items()}
         return {
             name: Cost(each.total, each.ratio or unknown("energy ratio", "x", each.total.reason))
             for name, each in energies.items()
