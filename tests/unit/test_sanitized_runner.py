@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edgewright.errors import PluginError, RefusedError
 from edgewright.ortheader import headers_place
-from edgewright.runnerfile import Machine, build_runner
+from edgewright.protocols import Link
+from edgewright.runnerfile import NAME, Machine, build_runner
 from unit.test_agents_alike import *  # noqa: F403 - the cases
 
 pytestmark = pytest.mark.slow
@@ -39,6 +40,23 @@ def runner() -> Path:
         return build_runner(Machine(platform.machine()), headers_place(), more=SANITIZERS)
     except (RefusedError, PluginError) as refusal:
         pytest.skip(str(refusal))
+
+
+class SanitizedLink(NativeLink):  # noqa: F405
+    """This machine, where the runner with sanitizers lies in the place of the usual one."""
+
+    def __init__(self, runner: Path) -> None:
+        super().__init__()
+        self._runner = runner
+
+    def put(self, local: Path, remote: str) -> str:
+        return str(self._runner) if local.name == NAME else super().put(local, remote)
+
+
+@pytest.fixture(scope="module")
+def link_to(runner: Path) -> Callable[[str], Link]:
+    """A way to where such a runner answers."""
+    return lambda kind: SanitizedLink(runner)
 
 
 @pytest.fixture(scope="module", autouse=True)
