@@ -22,6 +22,7 @@ from shift_kernels import fastest, ratio
 
 from edgewright.ortheader import headers_place
 from edgewright_exporters.kernels import hamming
+from edgewright_exporters.kernels.hamming_cut import HammingCase
 from edgewright_exporters.tir.isa import isas_of
 from edgewright_runtime.device import find_device
 from kernels import sampled
@@ -47,7 +48,7 @@ def comparison(heads: int, queries: int, keys: int, size: int) -> Comparison:
     weights = {"q_bounds": bounds[0], "k_bounds": bounds[1]}
     width = heads * size
     laid = [(tokens * width, 0, tokens * width, size, width) for tokens in (queries, keys)]
-    case = hamming.HammingCase(1, heads, queries, keys, size, laid[0], laid[1])
+    case = HammingCase(1, heads, queries, keys, size, laid[0], laid[1])
     a, b = np.ascontiguousarray(q.transpose(1, 0, 2)), np.ascontiguousarray(k.transpose(1, 2, 0))
     return Comparison(
         f"{heads} x {queries} x {keys} x {size}",

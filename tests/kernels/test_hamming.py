@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_exporters.kernels import hamming
-from edgewright_exporters.kernels.hamming import HammingCase
+from edgewright_exporters.kernels.hamming_cut import HammingCase
 from edgewright_exporters.kernels.tiles import Tile
 from edgewright_exporters.tir.isa import Isa, isa_named, isa_names
 

@@ -61,6 +61,17 @@ def across(vector: Any, lanes: int, combine: Callable[[Any, Any], Any]) -> Any:
     return spread[0]
 
 
+def zipped(first: Any, second: Any, count: int, block: int) -> Sequence[Any]:
+    """The lower, then the upper halves of all blocks of two vectors of `count` lanes, element by element."""
+    first, second = builder.held(first), builder.held(second)
+    halves = [range(half, half + block // 2) for half in (0, block // 2)]
+    places = [[start + at for start in range(0, count, block) for at in half] for half in halves]
+    return [
+        builder.held(builder.shuffle((first, second), [at + off for at in each for off in (0, count)]))
+        for each in places
+    ]
+
+
 def transposed(block: Any, lanes: int) -> None:
     """Writes the transposition, in place, of a buffer of `lanes` vectors of `lanes` floats.
 

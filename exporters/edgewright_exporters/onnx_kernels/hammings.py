@@ -11,7 +11,7 @@ import onnx
 from numpy.lib.stride_tricks import as_strided
 
 from edgewright.types import Array
-from edgewright_exporters.kernels.hamming import HammingCase
+from edgewright_exporters.kernels.hamming_cut import HammingCase
 from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.views import View, source_view
 from edgewright_exporters.onnx_kernels.wiring import Wiring, is_standard, other_input
