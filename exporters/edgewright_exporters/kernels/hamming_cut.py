@@ -88,7 +88,17 @@ class Plan:
     def blocks(self) -> Blocks:
         """Blocks of vectors of keys."""
         fitting = max(2 * self.tile.vectors, CACHE // (self.slots * self.width))
-        return blocks_of(ceil(self.case.keys / self.width), fitting)
+        return blocks_of(self.vectors, fitting)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of all keys."""
+        return ceil(self.case.keys / self.width)
+
+    @property
+    def overlap(self) -> int:
+        """How many keys of the last vector are also in the one before it."""
+        return self.vectors * self.width - self.case.keys if self.vectors > 1 else 0
 
     def slot(self, word: Any, byte: int, half: int) -> Any:
         """Where a plane lies among those of a token."""

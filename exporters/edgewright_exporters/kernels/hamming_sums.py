@@ -122,7 +122,7 @@ def _adder(kernel: Kernel, query: Any) -> Callable[[Any, Any], Any]:
 
 
 def _write(kernel: Kernel, spot: Spot, part: _Part, *, at: int, value: Any) -> None:
-    """Scales and stores the sums that are number `at` of a tile, as far as there are keys for them."""
+    """Scales and stores the sums that are number `at` of a tile, as far as there are keys for them, once each."""
     plan, lanes = kernel.plan, kernel.plan.isa.lanes
     case, width = plan.case, plan.width
     row, vector, key = at // (part.vectors * width), at // width % part.vectors, at % width
@@ -131,5 +131,10 @@ def _write(kernel: Kernel, spot: Spot, part: _Part, *, at: int, value: Any) -> N
     if case.scaled:
         value = value * builder.splat(kernel.buffers["scale"][spot.head % case.heads], lanes)
     first = (spot.head * case.queries + spot.row + part.row + row) * case.keys
-    to = first + plan.start(spot.first + part.first + vector) + key
-    epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=min(lanes, case.keys - key))
+    at_vector = builder.held(spot.first + part.first + vector)
+    to, real = first + plan.start(at_vector) + key, min(lanes, case.keys - key)
+    if vector == part.vectors - 1 and key + lanes <= plan.overlap:
+        with builder.when(at_vector != plan.vectors - 1):
+            epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=real)
+    else:
+        epilogue.write(kernel.buffers["y"], to, value, lanes=lanes, real=real)
