@@ -8,7 +8,6 @@ The first compiles, the second measures and writes docs/results/hamming-kernels.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -16,16 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from kernel_cases import Comparison
-from kernel_runs import Library, empty, library, ours, theirs
+from kernel_rounds import Ratio, built_or_measured, fastest, interval, ratio, sampled
+from kernel_runs import Library, empty, ours, theirs
 from onnx import helper
-from shift_kernels import fastest, ratio
 
-from edgewright.ortheader import headers_place
 from edgewright_exporters.kernels import hamming
 from edgewright_exporters.kernels.hamming_cut import HammingCase
-from edgewright_exporters.tir.isa import isas_of
 from edgewright_runtime.device import find_device
-from kernels import sampled
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "hamming-kernels.md"
 SHAPES = {
@@ -35,7 +31,7 @@ SHAPES = {
     "PVT without spatial reduction": ((2, 784, 784, 64), (5, 196, 196, 64)),
 }
 """Heads, queries, keys and size of a head (Touvron et al., arXiv:2012.12877; Wang et al., arXiv:2102.12122)."""
-ROUNDS, PAIRS = 5, 15
+ROUNDS, PAIRS = 15, 15
 ORT, OURS, EMPTY = "ort", "ours", "empty"
 BAR = 0.2
 
@@ -72,13 +68,13 @@ class Row:
     name: str
     micros: float
     empty: float
-    whole: tuple[float, float, float]
-    net: tuple[float, float, float]
+    whole: Ratio
+    net: Ratio
 
 
 def measured(each: Comparison, number: int, built: Library) -> Row:
     """Rounds of fresh sessions, in each samples by turns; our tile is the one that a first pass finds fastest."""
-    best, rounds = fastest(each, number, built), []
+    best, rounds = fastest(each, number, built, PAIRS), []
     for _ in range(ROUNDS):
         rounds.append(sampled({ORT: theirs(each), OURS: ours(each, number, best, built), EMPTY: empty()}, PAIRS))
     middle = {name: 1e6 * float(np.median([np.median(found[name]) for found in rounds])) for name in (ORT, EMPTY)}
@@ -92,8 +88,7 @@ def page(groups: dict[str, list[Row]], isa: str) -> str:
     rows = [row for group in groups.values() for row in group]
     table = [
         f"| {name} | {row.name} | {row.micros:.1f} | {row.empty:.1f} | "
-        + " | ".join("{:.3f} [{:.3f}, {:.3f}]".format(*each) for each in (row.whole, row.net))
-        + " |"
+        f"{interval(row.whole, 3)} | {interval(row.net, 3)} |"
         for name, group in groups.items()
         for row in group
     ]
@@ -118,21 +113,15 @@ def page(groups: dict[str, list[Row]], isa: str) -> str:
 
 def main() -> None:
     """Compile, or measure and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", type=Path, required=True)
-    parser.add_argument("--build", action="store_true")
-    options = parser.parse_args()
-    isa, groups = isas_of(find_device())[0], {name: [comparison(*s) for s in each] for name, each in SHAPES.items()}
+    groups = {name: [comparison(*shape) for shape in each] for name, each in SHAPES.items()}
     every = [each for group in groups.values() for each in group]
-    if options.build:
-        library(every, isa, options.library, headers_place())
-        return
-    built, found = Library(options.library, isa), {}
-    for number, each in enumerate(every):
-        found[each.name] = measured(each, number, built)
-        print(found[each.name], flush=True)
-    table = {name: [found[each.name] for each in group] for name, group in groups.items()}
-    PAGE.write_text(page(table, isa.name), encoding="utf-8")
+
+    def measure(built: Library) -> None:
+        found = {each.name: measured(each, number, built) for number, each in enumerate(every)}
+        table = {name: [found[each.name] for each in group] for name, group in groups.items()}
+        PAGE.write_text(page(table, built.isa.name), encoding="utf-8")
+
+    built_or_measured(__doc__ or "", every, measure)
 
 
 if __name__ == "__main__":

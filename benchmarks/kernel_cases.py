@@ -161,26 +161,30 @@ def _gemm(rows: int, depth: int, columns: int, *, gelu: bool = False) -> Compari
 def _qgemm(rows: int, depth: int, columns: int, *, codes: bool = False) -> Comparison:
     """Bytes to bytes, one scale per column; ONNX Runtime keeps the same weights in a byte each."""
     most = 7 if codes else 127
-    table = codebook.INT4 if codes else ()
-    case = qgemm.QGemmCase(rows, depth, columns, codes=table)
+    case = qgemm.QGemmCase(rows, depth, columns, codes=codebook.INT4 if codes else ())
     rng = np.random.default_rng((rows, depth, columns))
     x = rng.integers(0, 256, (rows, depth)).astype(np.uint8)
     weight = rng.integers(-most, most + 1, (depth, columns)).astype(np.int8)
     scales = (rng.uniform(0.5, 1.0, columns) / most).astype(np.float32)
-    x_scale, y_scale = np.float32(0.02), np.float32(0.02 * depth**0.5 * 43 / 40)
+    return replace(quantised_product(case, x, weight, scales, spread=43 / 40), barred=not codes)
+
+
+def quantised_product(case: qgemm.QGemmCase, x: Array, weight: Array, scales: Array, *, spread: float) -> Comparison:
+    """A product of bytes with int8 weights and a scale for each column; `spread` is what results are scaled for."""
+    x_scale, y_scale = np.float32(0.02), np.float32(0.02 * case.depth**0.5 * spread)
     constants = {
         "x_scale": x_scale,
         "x_zero": np.uint8(117),
         "weight": weight,
         "scales": scales,
-        "zeros": np.zeros(columns, np.int8),
+        "zeros": np.zeros(case.columns, np.int8),
         "y_scale": y_scale,
         "y_zero": np.uint8(128),
     }
     zeros = {name: constants[name] for name in ("x_zero", "y_zero")}
     weights = {"weight": weight, "scale": (x_scale * scales / y_scale).astype(np.float32), **zeros}
     return Comparison(
-        f"{rows} x {depth} x {columns}",
+        f"{case.rows} x {case.depth} x {case.columns}",
         qgemm,
         case,
         [helper.make_node("QLinearMatMul", ["x", *constants], ["y"])],
@@ -188,9 +192,8 @@ def _qgemm(rows: int, depth: int, columns: int, *, codes: bool = False) -> Compa
         {"y": qgemm.reference(case, x=x, **weights)},
         constants={name: np.asarray(value) for name, value in constants.items()},
         weights=weights,
-        operations=2 * rows * depth * columns,
+        operations=2 * case.rows * case.depth * case.columns,
         kind="int8",
-        barred=not codes,
     )
 
 

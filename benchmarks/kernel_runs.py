@@ -112,8 +112,8 @@ def empty() -> Run:
     return theirs(Comparison("empty", gelu, None, [helper.make_node("Relu", ["x"], ["y"])], {"x": one}, {"y": one}))
 
 
-def _opened(comparison: Comparison, nodes: Sequence[NodeProto], constants: Constants, kernels: Path | None) -> Run:
-    """A session of one thread whose inputs and outputs lie in memory of its own."""
+def one_thread(kernels: Path | None) -> Any:
+    """Options of a session that runs on one thread, products exact, with a library of kernels."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
@@ -121,6 +121,12 @@ def _opened(comparison: Comparison, nodes: Sequence[NodeProto], constants: Const
     settings.add_session_config_entry("edgewright.threads", "1")
     if kernels is not None:
         settings.register_custom_ops_library(str(kernels))
+    return settings
+
+
+def _opened(comparison: Comparison, nodes: Sequence[NodeProto], constants: Constants, kernels: Path | None) -> Run:
+    """A session of one thread whose inputs and outputs lie in memory of its own."""
+    settings = one_thread(kernels)
     graph = _model(comparison, nodes, constants)
     session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
     binding = session.io_binding()

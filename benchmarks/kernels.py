@@ -13,7 +13,6 @@ import json
 import math
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -23,18 +22,15 @@ from typing import Any
 
 import numpy as np
 from kernel_cases import COLD, Comparison, groups
-from kernel_runs import PEAKS, Library, Run, empty, library, ours, peak, theirs
+from kernel_rounds import SAMPLE, Ratio, fastest, interval, ratio, sampled
+from kernel_runs import PEAKS, Library, empty, library, ours, peak, theirs
 
 from edgewright.cli.console import open_store
-from edgewright.stats import ratio_over_rounds
 from edgewright_exporters.tir.isa import Isa, isas_of
 from edgewright_runtime.device import find_device
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "kernels.md"
 ROUNDS, PAIRS = 8, 15
-SAMPLE = 1e-3
-"""Seconds that one sample lasts at least: runs are repeated within it, after one that is not timed."""
-
 ORT, FIRST, BEST, PEAK = "ort", "first", "best", "peak"
 
 
@@ -49,43 +45,16 @@ class Row:
     barred: bool
     tiles: Mapping[str, str]
     micros: Mapping[str, float]
-    ratios: Mapping[str, tuple[float, float, float]]
+    ratios: Mapping[str, Ratio]
     shares: Mapping[str, float]
 
 
 # ------------------------------------------------------------------ measuring
 
 
-def sampled(runs: Mapping[str, Run], pairs: int) -> Mapping[str, np.ndarray]:
-    """Seconds per run, `pairs` samples each, by turns; who begins a turn changes."""
-    repeats = {name: max(1, math.ceil(SAMPLE / _seconds(run, 3))) for name, run in runs.items()}
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for turn in range(pairs):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            runs[name]()  # The one before it has put its own weights into the caches.
-            found[name].append(_seconds(runs[name], repeats[name]))
-    return {name: np.array(each) for name, each in found.items()}
-
-
-def _seconds(run: Run, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
-
-
-def fastest(comparison: Comparison, number: int, built: Library) -> int:
-    """The tile that a first pass finds best; what it measures is used for nothing else."""
-    count = len(comparison.template.tiles(comparison.case, built.isa))
-    runs = {str(tile): ours(comparison, number, tile, built) for tile in range(count)}
-    found = sampled(runs, PAIRS)
-    return int(min(found, key=lambda tile: float(np.median(found[tile]))))
-
-
 def measured(comparison: Comparison, number: int, built: Library) -> Row:
     """Rounds of fresh sessions, so that memory lies elsewhere; in each, pairs of samples."""
-    best = fastest(comparison, number, built)
+    best = fastest(comparison, number, built, PAIRS)
     loop, operations = peak(comparison.kind, built)
     rounds = []
     for _ in range(ROUNDS):
@@ -101,20 +70,13 @@ def measured(comparison: Comparison, number: int, built: Library) -> Row:
         comparison.barred,
         {FIRST: _tile(tiles[0]), BEST: _tile(tiles[best])},
         {name: 1e6 * _middle(rounds, name) / comparison.copies for name in (ORT, FIRST, BEST)},
-        {name: _ratio(rounds, name) for name in (FIRST, BEST)},
+        {name: ratio([each[name] / each[ORT] for each in rounds]) for name in (FIRST, BEST)},
         {name: work * _middle(rounds, PEAK) / _middle(rounds, name) for name in (ORT, BEST)} if work else {},
     )
 
 
 def _middle(rounds: Sequence[Mapping[str, np.ndarray]], name: str) -> float:
     return float(np.median([np.median(each[name]) for each in rounds]))
-
-
-def _ratio(rounds: Sequence[Mapping[str, np.ndarray]], name: str) -> tuple[float, float, float]:
-    """Of each round the median of paired ratios; over rounds their trimmed mean and its interval."""
-    value, interval = ratio_over_rounds([math.log(np.median(each[name] / each[ORT])) for each in rounds])
-    low, high = interval or (value, value)
-    return value, low, high
 
 
 def _tile(tile: Any) -> str:
@@ -194,7 +156,7 @@ def _table(name: str, rows: Sequence[Row]) -> Iterator[str]:
     yield from (f"## {name}", "", "| case | theirs us | first | best | tile | share of peak | <= 1.0 |")
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
-        ratios = {tile: f"{value:.2f} [{low:.2f}, {high:.2f}]" for tile, (value, low, high) in row.ratios.items()}
+        ratios = {tile: interval(found) for tile, found in row.ratios.items()}
         tile = row.tiles[FIRST] if row.tiles[BEST] == row.tiles[FIRST] else f"{row.tiles[FIRST]}; {row.tiles[BEST]}"
         share = f"{row.shares[BEST]:.0%} ({row.shares[ORT]:.0%})" if row.shares else ""
         cells = (row.name, f"{row.micros[ORT]:.1f}", ratios[FIRST], ratios[BEST], tile, share, _holds(row))

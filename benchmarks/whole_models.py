@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kernel_rounds import sampled
 from kernel_runs import PEAKS, peak, peak_library
 from whole_model_forms import BACKENDS, REFERENCE, Backend, planned, unoptimised
 from whole_model_page import page
@@ -42,7 +43,7 @@ from edgewright.verbs.subject import bench_for
 from edgewright_devices.workload import workload
 from edgewright_exporters.tir.isa import isas_of
 from edgewright_runtime.device import find_device
-from kernels import PAIRS, PEAK, sampled
+from kernels import PAIRS, PEAK
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "whole-models.md"
