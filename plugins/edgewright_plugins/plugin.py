@@ -9,6 +9,7 @@ MODULES = (
     "edgewright_plugins.early_exit",
     "edgewright_plugins.attacks",
     "edgewright_plugins.eora",
+    "edgewright_plugins.ftwt",
     "edgewright_plugins.gates",
     "edgewright_plugins.half",
     "edgewright_plugins.lift",

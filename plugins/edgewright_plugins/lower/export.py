@@ -18,6 +18,7 @@ from torch import nn
 from edgewright.errors import RefusedError
 from edgewright.torchkit.fakequant_settle import settle
 from edgewright.types import Arrays
+from edgewright_plugins.lower import gating
 from edgewright_plugins.lower.integers import with_integers
 from edgewright_plugins.lower.rounding import rounds, translations
 
@@ -67,7 +68,7 @@ def lower_module(
                 input_names=list(inputs),
                 output_names=list(outputs),
                 verbose=False,
-                custom_translation_table=translations() if rounded else None,
+                custom_translation_table={**gating.translations(), **(translations() if rounded else {})},
             )
     except torch.onnx.OnnxExporterError as error:
         raise RefusedError(_reason(error)) from error
@@ -78,7 +79,8 @@ def lower_module(
 
 
 def settled(module: nn.Module, inputs: Arrays) -> nn.Module:
-    """The module that the graph of integers computes; itself where it rounds nothing."""
+    """The module that the graph computes: of integers where it rounds, without what only training needs."""
+    module = gating.settled(module)
     if not rounds(module):
         return module
     # Where norms and roundings stand is seen by running; the caller's module stays as it is.
