@@ -54,7 +54,7 @@ class ConvTile:
 
 def tiles(case: ConvCase, isa: Isa) -> Sequence[ConvTile]:
     """Tiles worth trying, the likely best first: those that fill the registers with the fewest loads per product."""
-    blocks, width = ceil(case.filters / isa.lanes), _flat(case.window).output[1]
+    blocks, width = ceil(case.filters / isa.lanes), flat(case.window).output[1]
     shapes = []
     for vectors in range(1, min(4, blocks) + 1):
         pixels = min((isa.registers - SPARE - 1 - vectors) // vectors, width)
@@ -64,7 +64,7 @@ def tiles(case: ConvCase, isa: Isa) -> Sequence[ConvTile]:
     return tuple(tile for _, tile in sorted(shapes, key=lambda shape: shape[0])[:3])
 
 
-def _flat(window: Window) -> Window:
+def flat(window: Window) -> Window:
     """A 1x1 kernel that skips nothing sees one long row where rows are short."""
     plain = window.kernel == (1, 1) and window.stride == (1, 1) and not any(window.padding)
     return Window((1, window.image[0] * window.image[1]), (1, 1)) if plain and window.image[1] < 32 else window
@@ -72,7 +72,7 @@ def _flat(window: Window) -> Window:
 
 def items(case: ConvCase, tile: ConvTile, isa: Isa) -> int:
     """How many pieces of work there are: images times panels of filters times rows."""
-    return case.batch * _panels(case, tile, isa).count * _flat(case.window).output[0]
+    return case.batch * _panels(case, tile, isa).count * flat(case.window).output[0]
 
 
 def _panels(case: ConvCase, tile: ConvTile, isa: Isa) -> Blocks:
@@ -116,11 +116,11 @@ def arguments(case: ConvCase, tile: ConvTile, isa: Isa) -> tuple[Argument, ...]:
 def function(case: ConvCase, tile: ConvTile, isa: Isa, symbol: str) -> Any:
     """The kernel as a PrimFunc called `symbol`."""
     pointers = arguments(case, tile, isa)
-    panels, height = _panels(case, tile, isa), _flat(case.window).output[0]
+    panels, height = _panels(case, tile, isa), flat(case.window).output[0]
 
     def body(*parts: Any) -> None:
         *buffers, begin, end = parts
-        kernel = _Kernel(case, _flat(case.window), isa.lanes, dict(zip((p.name for p in pointers), buffers)))
+        kernel = _Kernel(case, flat(case.window), isa.lanes, dict(zip((p.name for p in pointers), buffers)))
         with builder.loop(begin, end) as item:
             row, rest = item % height, item // height
             panel, image = rest % panels.count, rest // panels.count

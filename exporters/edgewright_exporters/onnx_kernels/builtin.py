@@ -35,6 +35,7 @@ class Pattern:
 KERNELS = (
     Pattern("attention", "softmax(Q K') V of all heads, scores never in memory", "attentions:attentions"),
     Pattern("conv", "convolution of float32 with bias, residual and activation", "convs:convs"),
+    Pattern("gatedconv", "convolution of the channels that a predictor names while it runs", "gatedconvs:gatedconvs"),
     Pattern("gemm", "product of float32 with constant weights, with what follows it", "products:products"),
     Pattern("hamming", "products of signs, looked up or counted", "hammings:hammings"),
     Pattern("norm", "layer normalisation, with the sum before it", "norms:norms"),

@@ -38,6 +38,20 @@ _CODES = ("float[1] xs = {0.125}", "uint8[1] xz = {131}", "float[1] ys = {0.5}",
 _WIDE = ("float[1] ws = {0.0625}", held("w", "int8", 13, 19))
 _TAPS = ("float[1] ws = {0.0625}", held("w", "int8", 16, 5, 3, 3))
 _BYTES = "xf = DequantizeLinear(x, xs, xz) wf = DequantizeLinear(w, ws)"
+_GATE = (
+    *(held("w", "float", 16, 16, 3, 3), held("b", "float", 16), "float[1] zero = {0}", "int64[1] none = {0}"),
+    *("int64[1] one = {1}", "int64[1] two = {2}", "int64[1] four = {4}", "int64[1] many = {16}"),
+    f"int64[16] to = {{{', '.join(['0'] * 8 + ['1'] * 8)}}}",
+)
+_FIRES = (
+    "m = ReduceMax(logits, one) least = Min(m, zero) on = GreaterOrEqual(logits, least) f = Cast<to=1>(on) "
+    "g = Gather<axis=1>(f, to) row = Squeeze(g, none) found = NonZero(row) wanted = Squeeze(found, none)"
+)
+_WANTED = (
+    "k = Gather(w, wanted) kb = Gather(b, wanted) c = Conv<pads=[1,1,1,1]>(x, k, kb) s = Shape(c) "
+    "image = Slice(s, two, four) size = Concat<axis=0>(many, image) empty = Expand(zero, size) "
+    "at = Unsqueeze(wanted, one) flat = Squeeze(c, none) all = ScatterND(empty, at, flat) y = Unsqueeze(all, none)"
+)
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "attention": (
@@ -52,6 +66,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         graph("float[1,5,9,11] x", "float[1,6,9,11] y", _CONV, "c = Conv<pads=[1,1,1,1]>(x, w, b) y = Relu(c)"),
         graph("float[1,5,9,8] x", "float[1,5,4,3] y", _THIN, "y = Conv<group=5,strides=[2,2]>(x, w, b)"),
     ),
+    "gatedconv": (graph("float[1,16,5,7] x, float[1,2] logits", "float[1,16,5,7] y", _GATE, f"{_FIRES} {_WANTED}"),),
     "gemm": (
         graph("float[7,13] x", "float[7,19] y", _GEMM, "a = MatMul(x, w) c = Add(a, b) y = Relu(c)"),
         graph("float[1,13] x, float[1,19] r", "float[1,19] y", _GEMM, "a = Gemm(x, w, b) g = Gelu(a) y = Add(g, r)"),

@@ -23,6 +23,7 @@ CASES = {
     "attention": "AttentionCase",
     "conv": "ConvCase",
     "depthwise": "DepthwiseCase",
+    "gatedconv": "GatedConvCase",
     "gemm": "GemmCase",
     "hamming": "HammingCase",
     "norm": "NormCase",
