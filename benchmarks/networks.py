@@ -42,6 +42,11 @@ def vgg11() -> nn.Module:
     return trained("vgg11")
 
 
+def example_inputs() -> Tensor:
+    """One image."""
+    return torch.zeros(1, 3, 32, 32)
+
+
 def trained(name: str) -> nn.Module:
     """The network with its committed weights, in evaluation mode."""
     module = NETWORKS[name]()
