@@ -1,0 +1,237 @@
+"""Channels that fire together on CIFAR-10, on the VGG-11 of `networks.py`, against controls that compute as many.
+
+    python benchmarks/ftwt.py train --data DIR --work DIR --seeds 1 --epochs 8
+
+`ftwt` is the method; `random` draws as many blocks anew for each image, `fixed` once by the seed, and `l1` keeps those
+of the largest weights; these learn as long and the same way, without predictors. Seeds and budgets in turn, the method
+first; goes on after a kill. The test split is read once per training that ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks import trained
+from torch import Tensor, nn
+from train_reference import accuracy, cifar10
+
+from edgewright.task import Task
+from edgewright.torchkit.data import Inputs, TaskData
+from edgewright.torchkit.fit import fit
+from edgewright.torchkit.losses import Objective, distilled
+from edgewright_plugins.ftwt import Params
+from edgewright_plugins.ftwt.budget import estimate, mass_for, share_left, total_macs
+from edgewright_plugins.ftwt.find import Unit, units_of
+from edgewright_plugins.ftwt.gates import GatedConv, Rule, gate_, gates, targets
+from edgewright_plugins.ftwt.learn import firing, freeze, groups, level, settings, wire
+from edgewright_plugins.ftwt.speed import heats, usual
+
+NETWORK = "vgg11"
+WAYS = ("ftwt", "random", "fixed", "l1")
+EXAMPLE = torch.zeros(1, 3, 32, 32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: which channels are left out how, the share of work that stays, and the seed."""
+
+    way: str
+    keep: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.way}-{self.keep:g}-{self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What all cases start from: the network's units, examples to calibrate on, and what masks leave to do."""
+
+    units: Sequence[Unit]
+    batches: Sequence[Inputs]
+    total: int
+    kept: Path
+
+    def mass(self, keep: float) -> float:
+        """The mass of heat for a budget; what is estimated is kept."""
+        table: dict[str, float] = json.loads(self.kept.read_text()) if self.kept.exists() else {}
+
+        def left(mass: float) -> float:
+            if str(mass) not in table:
+                table[str(mass)] = estimate(trained(NETWORK), self.units, self.batches, (mass,))[mass]
+                self.kept.write_text(json.dumps(table))
+            return table[str(mass)]
+
+        found = mass_for(keep, left)
+        assert found is not None, f"no mass leaves {keep}"
+        return found
+
+
+def start_of(task: Task, block: int, kept: Path) -> Start:
+    """The convolutions that skip, and 256 examples to calibrate on."""
+    network = trained(NETWORK)
+    units = units_of(network, [EXAMPLE], block)
+    batches = [each.inputs for each in itertools.islice(TaskData(task, ("image",), 64, "calibration").epoch(0), 4)]
+    return Start(units, batches, total_macs(network, [EXAMPLE]), kept)
+
+
+# ------------------------------------------------------------------ controls
+
+
+def ruled(net: nn.Module, case: Case, start: Start) -> None:
+    """Give every gated convolution the rule of a control, with as many blocks as the mass leaves on average."""
+    chosen = [usual(heat, start.mass(case.keep)) for heat in heats(net.eval(), start.batches)]
+    generator = torch.Generator().manual_seed(case.seed)
+    for each, blocks in zip(gates(net), chosen, strict=True):
+        each.rule = RULES[case.way](each, len(blocks), generator)
+
+
+def _random(each: GatedConv, count: int, generator: torch.Generator) -> Rule:
+    def rule(heat: Tensor, _logits: Tensor) -> Tensor:
+        drawn = torch.rand(heat.shape, generator=generator).argsort(1)[:, :count]
+        return torch.zeros_like(heat).scatter(1, drawn, 1.0)
+
+    return rule
+
+
+def _always(mask: Tensor) -> Rule:
+    return lambda heat, _logits: mask.to(heat.dtype).expand_as(heat)
+
+
+def _fixed(each: GatedConv, count: int, generator: torch.Generator) -> Rule:
+    blocks = each.predict.out_features
+    return _always(torch.zeros(blocks).index_fill(0, torch.randperm(blocks, generator=generator)[:count], 1.0))
+
+
+def _l1(each: GatedConv, count: int, generator: torch.Generator) -> Rule:
+    with torch.no_grad():
+        norms = each.conv.weight.abs().sum((1, 2, 3)).unflatten(0, (-1, each.block)).sum(1)
+    return _always(torch.zeros(len(norms)).index_fill(0, norms.topk(count).indices, 1.0))
+
+
+RULES = {"random": _random, "fixed": _fixed, "l1": _l1}
+
+
+# ------------------------------------------------------------------ training
+
+
+def run_case(case: Case, task: Task, start: Start, params: Params, work: Path) -> None:
+    """Train one case and read what came of it; a case that is done is left alone."""
+    folder = work / case.name
+    kept = folder / "result.json"
+    if kept.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(case.seed)
+    mass, whole = start.mass(case.keep), trained(NETWORK)
+    net = gate_(trained(NETWORK), start.units).to(memory_format=torch.channels_last)
+    answers = distilled(whole.to(memory_format=torch.channels_last), task.loss, weight=params.distill)
+    if case.way == "ftwt":
+        wire(net.eval(), mass, start.batches)
+    else:
+        ruled(net, case, start)
+    objective = firing(answers, mass) if case.way == "ftwt" else answers
+    between = partial(level, net, mass, start.batches) if case.way == "ftwt" else None
+    seconds = learn(net, (objective, answers), replace(task, seed=case.seed), params, folder, between)
+    result: dict[str, Any] = {
+        **asdict(case), "mass": round(mass, 4), "block": params.block, "epochs": params.epochs,
+        "examples": task.size("training"), "seconds": seconds,
+    }  # fmt: skip
+    if case.way == "ftwt":
+        result["predicted right"] = round(100 * agreement(net.eval(), start, mass), 1)
+    torch.save(net.state_dict(), folder / "net.pt")
+    result["estimate"] = round(100 * case.keep, 1)
+    result["left"] = round(100 * share_left(net.eval(), start.units, start.total, start.batches), 1)
+    result |= {split: round(accuracy(net, task, split), 2) for split in ("selection", "test")}
+    kept.write_text(json.dumps(result))
+    print(result, flush=True)
+
+
+def learn(  # noqa: PLR0917 - what the two halves share
+    net: nn.Module, objectives: tuple[Objective, Objective], task: Task, params: Params, folder: Path,
+    between: Callable[[], None] | None,
+) -> int:  # fmt: skip
+    """Both halves of the training, as the method has them; their seconds."""
+    data = TaskData(task, ("image",), params.batch, augment=task.augment)
+    later, spent = params.epochs // 2, 0.0
+    for part, objective, epochs in zip(("wiring", "adapting"), objectives, (params.epochs - later, later)):
+        training = replace(settings(params, epochs), seed=task.seed)
+        fitted = fit(net, data, training, objective, folder=folder / part, groups=groups)
+        print(folder.name, part, [round(loss, 3) for loss in fitted.losses], flush=True)
+        spent += fitted.seconds
+        if part == "wiring":
+            if between:
+                between()
+            freeze(net)
+    return round(spent)
+
+
+def agreement(net: nn.Module, start: Start, mass: float) -> float:
+    """The share of blocks about which predictors say what the heat of the layer, as it is now, says."""
+    right: list[Tensor] = []
+
+    def rule(heat: Tensor, logits: Tensor) -> Tensor:
+        right.append(((logits > 0) == (targets(heat, mass) > 0)).float().mean(1))
+        return (logits > 0).to(heat.dtype)
+
+    for each in gates(net):
+        each.rule = rule
+    with torch.no_grad():
+        for inputs in start.batches:
+            net(*inputs)
+    for each in gates(net):
+        each.rule = None
+    return float(torch.cat(right).mean())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Every case that is not done, the most telling ones first."""
+    task, params = limited(cifar10(options.data), options.limit), Params(epochs=options.epochs, block=options.block)
+    options.work.mkdir(parents=True, exist_ok=True)
+    start = start_of(task, params.block, options.work / f"estimate-{params.block}.json")
+    for seed in range(options.seeds):
+        for keep in options.keep:
+            for way in options.ways:
+                run_case(Case(way, keep, seed), task, start, params, options.work)
+
+
+def limited(task: Task, limit: int | None) -> Task:
+    """The task with at most `limit` examples to train on."""
+    examples, indices = task.splits["training"]
+    return task if limit is None else replace(task, splits={**task.splits, "training": (examples, indices[:limit])})
+
+
+# ------------------------------------------------------------------ command line
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """What the command line says; `run` is the function that does it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train", help="train what is not trained yet")
+    training.set_defaults(run=train)
+    training.add_argument("--seeds", type=int, default=3)
+    training.add_argument("--epochs", type=int, default=8)
+    training.add_argument("--limit", type=int, help="examples to train on")
+    training.add_argument("--block", type=int, default=8)
+    training.add_argument("--keep", type=float, nargs="+", default=[0.55])
+    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    training.add_argument("--data", required=True)
+    training.add_argument("--work", type=Path, required=True)
+    return parser.parse_args(given)
+
+
+if __name__ == "__main__":
+    chosen = arguments(sys.argv[1:])
+    chosen.run(chosen)
