@@ -40,6 +40,11 @@ class Mixture(nn.Module):
         self.logits: list[Tensor] = []
         self.train(multiply.training)
 
+    def train(self, mode: bool = True) -> Mixture:
+        """As usual; once training is over nothing of its last step is held, so that the module can be copied."""
+        self.logits = self.logits if mode else []
+        return super().train(mode)
+
     def get_extra_state(self) -> Tensor:
         """The share of tokens that shift."""
         return torch.tensor(self.share, dtype=torch.float64)
