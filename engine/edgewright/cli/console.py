@@ -130,11 +130,20 @@ def shared_options(function: F) -> F:
 
 PRESETS = ("quick", "default", "thorough")
 
+
+def _is_preset(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """What was given. Raises: RecipeError when that is no preset."""
+    from edgewright.presets import find_preset
+
+    return given and find_preset(given).name
+
+
 preset_option = click.option(
     "--preset",
     metavar="|".join(PRESETS) + "[:k=v,...]",
+    callback=_is_preset,
     shell_complete=lambda context, option, given: [name for name in PRESETS if name.startswith(given)],
-    help="How long to measure: 1 s / 10 s / 60 s and 30 / 100 / 1000 runs; or quick:seconds=5,rounds=12. [default]",
+    help="How long to measure: 1 s / 10 s / 60 s and 30 / 100 / 1000 runs, or quick:seconds=5,rounds=12. [default]",
 )
 
 meter_option = click.option(
