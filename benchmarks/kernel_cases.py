@@ -105,8 +105,8 @@ def groups(lanes: int) -> Mapping[str, Callable[[], Sequence[Comparison]]]:
             _softmax(591, 197),
             _gelu(197 * 768),
         ],
-        "conv 3x3 of ResNet-18": lambda: [_conv(*each, lanes=lanes, kernel=3) for each in RESNET],
-        "conv 1x1 of MobileNetV2": lambda: [_conv(*each, 1, lanes=lanes, kernel=1) for each in POINTWISE],
+        "conv 3x3 of ResNet-18": lambda: [convolution(*each, lanes=lanes, kernel=3) for each in RESNET],
+        "conv 1x1 of MobileNetV2": lambda: [convolution(*each, 1, lanes=lanes, kernel=1) for each in POINTWISE],
         "depthwise 3x3 of MobileNetV2": lambda: [_depthwise(*each, lanes=lanes) for each in DEPTHWISE],
         "int8 conv 3x3 of ResNet-18": lambda: _gentle_or_not(RESNET, 3, lanes),
         "int8 conv 1x1 of MobileNetV2": lambda: _gentle_or_not([(*each, 1) for each in POINTWISE], 1, lanes),
@@ -276,7 +276,7 @@ def _gelu(size: int) -> Comparison:
 # ------------------------------------------------------------------ convolutions
 
 
-def _conv(channels: int, filters: int, size: int, stride: int, *, lanes: int, kernel: int) -> Comparison:
+def convolution(channels: int, filters: int, size: int, stride: int, *, lanes: int, kernel: int) -> Comparison:
     """Images in blocks of channels on both sides: ONNX Runtime's own layout, without its conversions.
 
     What widens in MobileNetV2 has a ReLU6, what narrows has nothing; ResNet's have a ReLU.
@@ -294,8 +294,8 @@ def _conv(channels: int, filters: int, size: int, stride: int, *, lanes: int, ke
         conv,
         case,
         [_image_node(window, activation, 1)],
-        {"x": _image(x, lanes)},
-        {"y": _image(result, lanes)},
+        {"x": in_blocks(x, lanes)},
+        {"y": in_blocks(result, lanes)},
         constants={"weight": parts.reshape(padded.shape), "bias": np.pad(bias, (0, -filters % lanes))},
         weights={"weight": weight, "bias": bias},
         operations=2 * result.size * channels * kernel * kernel,
@@ -313,8 +313,8 @@ def _depthwise(channels: int, size: int, stride: int, *, lanes: int) -> Comparis
         depthwise,
         case,
         [_image_node(window, "relu6", channels)],
-        {"x": _image(x, lanes)},
-        {"y": _image(result, lanes)},
+        {"x": in_blocks(x, lanes)},
+        {"y": in_blocks(result, lanes)},
         constants={"weight": np.ascontiguousarray(parts).reshape(weight.shape), "bias": bias},
         weights={"weight": weight, "bias": bias},
         operations=2 * result.size * 9,
@@ -325,7 +325,7 @@ def _window(size: int, kernel: int, stride: int) -> Window:
     return Window((size, size), (kernel, kernel), (stride, stride), (kernel // 2,) * 4)
 
 
-def _image(image: Array, lanes: int) -> Array:
+def in_blocks(image: Array, lanes: int) -> Array:
     """In blocks of channels, with the four axes that ONNX Runtime says of such an image."""
     parts = blocked(image, lanes)
     return parts.reshape(parts.shape[0], -1, *image.shape[2:])
@@ -403,8 +403,8 @@ def _quantised(template: ModuleType, case: Any, name: str, weight: Array, *, lan
         template,
         case,
         [node],
-        {"x": _image(x, lanes)},
-        {"y": _image(y, lanes)},
+        {"x": in_blocks(x, lanes)},
+        {"y": in_blocks(y, lanes)},
         constants={name: np.asarray(value) for name, value in zip(names, values)},
         weights=weights,
         operations=2 * y.size * depth,
