@@ -27,7 +27,7 @@ from edgewright_devices.local import LOCAL
 
 MakeBundle = Callable[..., Path]
 
-SHORT = Preset("short", seconds=0.2, runs=100, rounds=3)
+SHORT = Preset(name="short", seconds=0.2, runs=100, rounds=3)
 
 WORK = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -128,7 +128,7 @@ def test_candidates_are_compared_with_the_reference(
 def test_a_race_leaves_behind_who_cannot_win_and_never_the_reference(
     agent: Agent, make_bundle: MakeBundle, eight_times: dict[str, Any], reference: str, rounds: dict[str, int] | None
 ) -> None:
-    bundle, five = make_bundle(WORK), Preset("five", seconds=0.1, runs=50, rounds=5)
+    bundle, five = make_bundle(WORK), Preset(name="five", seconds=0.1, runs=50, rounds=5)
     found = compare(
         agent,
         {"quick": Candidate(bundle), "slow": Candidate(bundle, eight_times)},
@@ -154,7 +154,10 @@ def worked_out(reference: Any, other: Any) -> tuple[float, tuple[float, float] |
 def test_unknown_names_are_refused(agent: Agent, make_bundle: MakeBundle) -> None:
     with pytest.raises(RecipeError, match="there is no preset 'quik'; allowed: default, quick, thorough; did you mean"):
         find_preset("quik")
-    with pytest.raises(RecipeError, match=r"--preset quick has no parameter 'round'; .*did you mean 'rounds'"):
+    with pytest.raises(
+        RecipeError,
+        match=r"--preset quick has no parameter 'round'; allowed: fresh, rounds, runs, seconds; did you mean 'rounds'",
+    ):
         find_preset("quick:round=3")
     with pytest.raises(RecipeError, match="--preset quick: rounds=0 is out of range; allowed: 1 to 100"):
         find_preset("quick:rounds=0")
@@ -163,7 +166,8 @@ def test_unknown_names_are_refused(agent: Agent, make_bundle: MakeBundle) -> Non
 
 
 def test_a_preset_takes_figures_of_ones_own() -> None:
-    assert find_preset("quick:seconds=5,rounds=12") == Preset("quick:seconds=5,rounds=12", 5.0, 30, 12)
+    text = "quick:seconds=5,rounds=12"
+    assert find_preset(text) == Preset(name=text, seconds=5.0, runs=30, rounds=12, fresh=2)
 
 
 def test_a_race_takes_no_longer_than_what_was_asked_for() -> None:

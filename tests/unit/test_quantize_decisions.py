@@ -112,7 +112,7 @@ def test_what_is_found_once_is_not_looked_for_again(rig: Rig):
 @pytest.mark.slow
 def test_where_int8_is_slower_everywhere_the_model_is_left_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     """Two products are less work than to round their sum: int8 has 0.1 to 0.3 of the speed."""
-    monkeypatch.setitem(PRESETS, "quick", Preset("quick", seconds=0.1, runs=30, rounds=2))
+    monkeypatch.setitem(PRESETS, "quick", Preset(name="quick", seconds=0.1, runs=30, rounds=2))
     proto = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17]>
         wide (float[1, 2] x) => (float[1, 32768] y) { [fc] y = Gemm(x, w) }"""

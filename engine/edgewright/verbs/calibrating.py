@@ -26,7 +26,7 @@ from edgewright.timings import Measured
 from edgewright.types import Model, Target
 from edgewright.verbs.subject import job_for, lowered_model, target_at
 
-PROBE = Preset("probe", seconds=0.1, runs=15, rounds=1)
+PROBE = Preset(name="probe", seconds=0.1, runs=15, rounds=1)
 PASSES = 3
 COLUMNS = ("model", "latency_ms", "energy_mj")
 FEWEST = 5

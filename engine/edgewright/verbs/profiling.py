@@ -119,7 +119,7 @@ def _options(subject: Subject, request: Request, agent: Agent) -> dict[str, obje
 
 def _without_inputs(agent: Agent, candidate: Candidate, found: Measured) -> Measured:
     """The same, with load and memory of a process that does not hold all those inputs."""
-    lean = measure.measure_one(agent, candidate, Preset("once", seconds=0, runs=1, rounds=1))
+    lean = measure.measure_one(agent, candidate, Preset(name="once", seconds=0, runs=1, rounds=1))
     return replace(found, load=lean.load, first=lean.first, memory=lean.memory)
 
 
