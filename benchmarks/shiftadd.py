@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from networks import trained
 from torch import nn
@@ -33,7 +34,7 @@ from edgewright_plugins.shiftadd import Params
 from edgewright_plugins.shiftadd.attention import attend, binarisable
 from edgewright_plugins.shiftadd.job import chosen, groups, settings, shifting
 from edgewright_plugins.shiftadd.layers import ShiftLayer
-from edgewright_plugins.shiftadd.mixture import balanced, mixtures
+from edgewright_plugins.shiftadd.mixture import balanced, implied_share, mixtures
 
 PAGE = RESULTS / "shiftadd.md"
 BEGIN, END = "<!-- benchmarks/shiftadd.py writes from here -->", "<!-- to here -->"
@@ -161,7 +162,13 @@ def _recovery(results: list[dict[str, Any]], test: float) -> str:
         return "- mixture: not run."
     held = "Held" if min(shares) >= RECOVERED else "Not held"
     told = ", ".join(f"{100 * share:.0f} %" for share in shares)
-    return f"- mixture: {told} of what all MLPs lose is got back (asked: {100 * RECOVERED:.0f} %). **{held}.**"
+    tokens = np.mean([each["tokens that shift"] for each in results if each["way"] == "mixture"])
+    implied = implied_share(WAYS["mixture"].latencies)
+    return (
+        f"- mixture: {told} of what all MLPs lose is got back (n = {len(shares)}; asked: {100 * RECOVERED:.0f} %). "
+        f"**{held}.** {100 * tokens:.0f} % of the tokens shift, the mean over layers; latencies imply "
+        f"{100 * implied:.0f} %."
+    )
 
 
 def main() -> None:
