@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,9 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewright import onnxkit
+from edgewright.errors import RefusedError
+from edgewright.ortheader import headers_place
 from edgewright_exporters.kernels import gatedconv, window
 from edgewright_exporters.kernels.gatedconv import GatedConvCase
 from edgewright_exporters.kernels.window import Window, correlate
+from edgewright_exporters.onnx_kernels.choose import first_guess
+from edgewright_exporters.onnx_kernels.library import library_of
+from edgewright_exporters.onnx_kernels.rewrite import packed, rewrite
+from edgewright_exporters.onnx_kernels.running import run_files
 from edgewright_exporters.tir.compiler import compile_object
 from edgewright_exporters.tir.isa import Isa, isa_named, isa_names
 
@@ -91,3 +99,45 @@ def test_compiles_for_every_instruction_set(tvm: ModuleType, name: str) -> None:
     case = GatedConvCase(32, 48, WINDOWS[1], 8, True, "relu")
     functions = {"gated": gatedconv.function(case, gatedconv.tiles(case, isa)[0], isa, "gated")}
     assert compile_object(functions, isa)[:4] == b"\x7fELF"
+
+
+def test_what_lower_writes_of_a_network_with_predictors_is_found_and_computes_the_same(
+    tvm: ModuleType, here: Sequence[Isa], tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    graph = lowered_gates(torch)
+    result = rewrite(graph, here[0], first_guess)
+    assert result.replaced["gatedconv"] == 2
+    assert not {"NonZero", "ScatterND"} & onnxkit.operators(result.proto).keys()
+    try:
+        content = library_of(result.kernels, here[0], tmp_path, headers=headers_place())
+    except RefusedError as refusal:
+        pytest.skip(str(refusal))
+    library, model = tmp_path / "kernels.so", tmp_path / "model.onnx"
+    library.write_bytes(content)
+    model.write_bytes(packed(result))
+    feeds = [{"image": 3 * np.random.default_rng(n).standard_normal((1, 3, 8, 8), np.float32)} for n in range(4)]
+    wanted = list(onnxkit.run(onnxkit.pack(graph), feeds))
+    assert len({tuple(each[0].ravel() == 0) for each in wanted}) > 1, "what is skipped depends on the input"
+    for (want,), got in zip(wanted, run_files([model], library, feeds), strict=True):
+        np.testing.assert_allclose(got["y"], want, rtol=1e-4, atol=1e-5)
+
+
+def lowered_gates(torch: Any) -> Any:
+    """Three convolutions of which two have predictors, with answers that depend on the image."""
+    from torch import nn
+
+    from edgewright_plugins.ftwt.find import units_of
+    from edgewright_plugins.ftwt.gates import gate_, gates
+    from edgewright_plugins.lower.export import lower_module
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(wide, out, 3, padding=1) for wide, out in ((3, 16), (16, 32), (32, 16))]
+    net = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU()))).eval()
+    image = torch.randn(1, 3, 8, 8)
+    gate_(net, units_of(net, [image], 8))
+    for each in gates(net):
+        nn.init.normal_(each.predict.weight)
+        with torch.no_grad():  # what they see is around 1
+            each.predict.bias.copy_(-each.predict.weight.sum(1))
+    return lower_module(net, {"image": image.numpy()}, ["y"])
