@@ -200,6 +200,23 @@ def test_a_process_with_threads_is_not_forked(
         assert len(children(supervisor)) == (2 if starts else 1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find what is open")
+def test_what_workers_are_forked_from_holds_neither_the_agents_pipes_nor_its_lock(
+    cache: Path, make_bundle: MakeBundle
+) -> None:
+    with start_agent(LocalLink(), cache) as agent:
+        supervisor = agent.ask("hello", protocol=1)["pid"]
+        agent.open(make_bundle())
+        (nursery,) = children(supervisor)
+        shared = opened_by(supervisor) & opened_by(nursery)
+    assert {each for each in shared if each != os.devnull and not each.endswith(" (deleted)")} == set()
+
+
+def opened_by(process: int) -> set[str]:
+    """What the descriptors of a process lead to; its errors go to a file without a name."""
+    return {os.readlink(each) for each in Path(f"/proc/{process}/fd").iterdir()}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the processes")
 def test_a_nursery_that_died_is_followed_by_another(cache: Path, make_bundle: MakeBundle) -> None:
     with start_agent(LocalLink(), cache) as agent:
