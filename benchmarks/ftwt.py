@@ -23,6 +23,7 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
+from training_runs import limited, train_command
 
 from edgewright.task import Task
 from edgewright.torchkit.data import Inputs, TaskData
@@ -206,12 +207,6 @@ def train(options: argparse.Namespace) -> None:
                 run_case(Case(way, keep, seed), task, start, params, options.work)
 
 
-def limited(task: Task, limit: int | None) -> Task:
-    """The task with at most `limit` examples to train on."""
-    examples, indices = task.splits["training"]
-    return task if limit is None else replace(task, splits={**task.splits, "training": (examples, indices[:limit])})
-
-
 # ------------------------------------------------------------------ command line
 
 
@@ -219,14 +214,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What the command line says; `run` is the function that does it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train", help="train what is not trained yet")
-    training.set_defaults(run=train)
-    training.add_argument("--seeds", type=int, default=3)
-    training.add_argument("--epochs", type=int, default=8)
-    training.add_argument("--limit", type=int, help="examples to train on")
+    training = train_command(commands, train, epochs=8, ways=WAYS)
     training.add_argument("--block", type=int, default=8)
     training.add_argument("--keep", type=float, nargs="+", default=[0.55])
-    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     training.add_argument("--data", required=True)
     training.add_argument("--work", type=Path, required=True)
     return parser.parse_args(given)

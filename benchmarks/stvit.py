@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 from networks import trained
-from token_slim import limited, ratio_told
+from token_slim import ratio_told
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
+from training_runs import limited, train_command
 
 from edgewright.environment import Environment
 from edgewright.recipe import Request
@@ -181,12 +182,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What the command line says; `run` is the function that does it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train", help="train what is not trained yet")
-    training.set_defaults(run=train)
-    training.add_argument("--seeds", type=int, default=3)
-    training.add_argument("--epochs", type=int, default=10)
-    training.add_argument("--limit", type=int, help="examples to train on")
-    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    training = train_command(commands, train, epochs=10, ways=WAYS)
     page = commands.add_parser("page", help="write the page of what is trained")
     page.set_defaults(run=write_page)
     page.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")

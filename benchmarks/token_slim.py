@@ -24,6 +24,7 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
+from training_runs import limited, train_command
 
 from edgewright.environment import Environment
 from edgewright.recipe import Request
@@ -130,14 +131,6 @@ def train(options: argparse.Namespace) -> None:
                 run_case(Case(way, schedule, seed), task, shape, params, options.work)
 
 
-def limited(task: Task, limit: int | None) -> Task:
-    """The task with at most `limit` examples to train on."""
-    if limit is None:
-        return task
-    examples, indices = task.splits["training"]
-    return replace(task, splits={**task.splits, "training": (examples, indices[:limit])})
-
-
 # ------------------------------------------------------------------ the page
 
 
@@ -209,13 +202,8 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What the command line says; `run` is the function that does it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train", help="train what is not trained yet")
-    training.set_defaults(run=train)
-    training.add_argument("--seeds", type=int, default=3)
-    training.add_argument("--epochs", type=int, default=10)
-    training.add_argument("--limit", type=int, help="examples to train on")
+    training = train_command(commands, train, epochs=10, ways=WAYS)
     training.add_argument("--schedules", nargs="+", choices=sorted(SCHEDULES), default=list(SCHEDULES))
-    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     page = commands.add_parser("page", help="write the page of what is trained")
     page.set_defaults(run=write_page)
     page.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,25 @@ def options(doc: str | None, **defaults: int) -> argparse.Namespace:
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
+
+
+def train_command(
+    commands: Any, run: Callable[[argparse.Namespace], None], *, epochs: int, ways: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The command `train` of a benchmark that has several: what every one of them can be told."""
+    training = commands.add_parser("train", help="train what is not trained yet")
+    training.set_defaults(run=run)
+    training.add_argument("--seeds", type=int, default=3)
+    training.add_argument("--epochs", type=int, default=epochs)
+    training.add_argument("--limit", type=int, help="examples to train on")
+    training.add_argument("--ways", nargs="+", choices=ways, default=list(ways))
+    return training
+
+
+def limited(task: Task, limit: int | None) -> Task:
+    """The task with at most `limit` examples to train on."""
+    examples, indices = task.splits["training"]
+    return task if limit is None else replace(task, splits={**task.splits, "training": (examples, indices[:limit])})
 
 
 def inputs(task: Task, split: str, size: int, batches: int) -> list[tuple[torch.Tensor, ...]]:
