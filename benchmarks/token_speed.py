@@ -65,8 +65,7 @@ def in_int8(model: Model, bench: Bench) -> Model:
 
 def page(found: Mapping[str, Measured], steps: Mapping[str, str], bench: Bench, preset: str) -> str:
     """The page of results."""
-    speeds = {name: each.ratio.value or 0.0 for name, each in found.items() if each.ratio}
-    both, slim, int8 = (speeds[name] for name in ("slimmed in int8", "slimmed, speedup=1.7", "int8"))
+    both, slim, int8 = (_ends(found[name]) for name in ("slimmed in int8", "slimmed, speedup=1.7", "int8"))
     lines = [
         "# Fewer tokens, in time",
         "",
@@ -86,12 +85,22 @@ def page(found: Mapping[str, Measured], steps: Mapping[str, str], bench: Bench, 
         low, high = ratio.interval or (ratio.value, ratio.value)
         told = f"{ratio.value:.2f} [{low:.2f}, {high:.2f}]"
         lines.append(f"| {name} | {steps[name] or 'all'} | {each.latency['p50'].value:.2f} | {told} |")
-    verdicts = (
-        (f"at least {BAR} slimmed", slim >= BAR),
-        ("int8 on top faster than either alone", both > max(slim, int8)),
+    told = (
+        f"At least {BAR} slimmed: **{_judged(slim, BAR)}**; int8 on top faster than either alone: "
+        f"**{_judged(both, max(slim[1], int8[1]))}**; the whole interval counts."
     )
-    told = "; ".join(f"{bar}: **{'held' if held else 'not held'}**" for bar, held in verdicts)
-    return "\n".join([*lines, "", f"{told[0].upper()}{told[1:]}."]) + "\n"
+    return "\n".join([*lines, "", told]) + "\n"
+
+
+def _ends(measured: Measured) -> tuple[float, float]:
+    assert measured.ratio is not None
+    assert measured.ratio.interval is not None
+    return measured.ratio.interval
+
+
+def _judged(ends: tuple[float, float], bar: float) -> str:
+    low, high = ends
+    return "held" if low >= bar else "undecided" if high >= bar else "not held"
 
 
 def _told(message: str, done: int, total: int) -> None:
