@@ -39,11 +39,6 @@ class Candidate:
     tradeoffs: tuple[Tradeoff, ...] = ()
 
     @property
-    def gated(self) -> bool:
-        """Whether rows may leave before the end."""
-        return any(stage.gate is not None for stage in self.model.stages)
-
-    @property
     def size(self) -> int:
         """Bytes of all artifacts with their companions."""
         return bytes_of(self.artifacts)

@@ -28,6 +28,10 @@ kernel for signed weights cuts sums off at 16 bits, which is wrong by a lot; wei
 and keep this kernel, others take a slower one. CPUs with VNNI are not affected."""
 
 
+DATA_DEPENDENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Unique"})
+"""Operators whose results' sizes, or whose work, depend on values and not on shapes alone."""
+
+
 def read(graph: Graph) -> onnx.ModelProto:
     """The parsed file of a stage. Raises: EdgewrightError when the graph is still a torch module."""
     if not isinstance(graph, GraphFile):
@@ -64,6 +68,11 @@ def operators(proto: onnx.ModelProto) -> dict[str, int]:
     """How often each operator stands in the main graph; other domains are written `domain::name`."""
     names = (f"{n.domain}::{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in proto.graph.node)
     return dict(sorted(Counter(names).items()))
+
+
+def data_dependent(proto: onnx.ModelProto) -> bool:
+    """Whether what a run costs may depend on the values that it is given."""
+    return not DATA_DEPENDENT.isdisjoint(operators(proto))
 
 
 def holds_integers(proto: onnx.ModelProto) -> bool:

@@ -267,7 +267,7 @@ def _fitted(candidate: Candidate, plan: Plan | None, bench: Bench, journal: _Jou
 
 def _refitted(candidate: Candidate, raced: Raced, bench: Bench, journal: _Journal) -> Candidate:
     """Once more where gates are left and the race chose another plan than the one that costs were measured under."""
-    if not (candidate.costs and candidate.gated) or raced.plan == bench.plan(candidate.model):
+    if not (candidate.costs and candidate.model.variants[0].gated) or raced.plan == bench.plan(candidate.model):
         return candidate
     again = _fitted(candidate, raced.plan, bench, journal)
     return again if len(again.model.stages) == len(candidate.model.stages) else candidate

@@ -95,7 +95,7 @@ class Worker:
         )
         load_ns = perf_counter_ns() - start
         self._example = read_example(self._loaded.bundle)
-        self._stream = open_stream(self._loaded.bundle) if self._loaded.dynamic else repeat(self._example)
+        self._stream = open_stream(self._loaded.bundle)
         start = perf_counter_ns()
         self._loaded.run(self._example)
         first_ns = perf_counter_ns() - start

@@ -54,6 +54,17 @@ COUNTER = """
 counter (float[N, 2] x, float[N, 2] before) => (float[N, 2] y, float[N, 2] after)
 { after = Add(x, before) y = Exp(after) }
 """
+TURNS = """
+<ir_version: 8, opset_import: ["" : 17]>
+turns (int64[N] x) => (float[64, 64] y)
+<bool go = {1}, int64[2] size = {64, 64}, int64[1] first = {0}, float[1] seed = {0.001}>
+{
+  count = ReduceMax <keepdims = 0> (x)
+  start = Expand(seed, size)
+  y = Loop <body = turn (int64 i, bool on, float[64, 64] v) => (bool still, float[64, 64] w)
+    { still = Identity(on) w = MatMul(v, v) }> (count, go, start)
+}
+"""
 
 
 class OwnCache(LocalLink):
@@ -219,6 +230,14 @@ def test_a_bundle_is_opened_run_and_timed(agent: Agent, make_bundle: MakeBundle)
     agent.close(opened)
     with pytest.raises(InputError, match="nothing is open under the handle"):
         agent.memory(opened)
+
+
+def test_without_gates_too_each_run_takes_the_next_of_a_stream(agent: Agent, make_bundle: MakeBundle) -> None:
+    """What a graph costs may depend on values: here it multiplies never, or four hundred times."""
+    files = {"example/stream.npz": {"x": np.array([0, 400])}, "example/inputs.npz": {"x": np.array([0])}}
+    opened = agent.open(make_bundle(TURNS, name="turns", files=files))
+    timed = agent.time(opened, least_runs=8, least_ns=0, settle_ns=1000)
+    assert min(timed.ns[1::2]) > 5 * max(timed.ns[::2]) or min(timed.ns[::2]) > 5 * max(timed.ns[1::2])
 
 
 def test_a_runtime_of_ours_may_be_named(agent: Agent, make_bundle: MakeBundle) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgewright.bundle import open_bundle
 from edgewright.errors import RecipeError, RefusedError
 from edgewright.testing import Rig
 from edgewright.trained import revived, sealed, shelved
@@ -217,6 +218,9 @@ def test_a_step_decides_trains_and_can_be_built_again(rig: Rig) -> None:
     assert form == "channels that do not fire are not computed"
     lowered = context.lower(fitted)
     assert "NonZero" in onnxkit.operators(onnxkit.read(lowered.graph))
+    bench = rigged.benches["vit"]
+    trials = [open_bundle(bench.trial(each, bench.plan(each))) for each in (lowered, context.lower(model))]
+    assert [each.example_stream is not None for each in trials] == [True, False], "its time depends on what it sees"
 
 
 def test_budgets_that_cannot_be_met_are_refused(rig: Rig) -> None:

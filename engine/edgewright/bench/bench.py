@@ -27,7 +27,7 @@ from edgewright.timings import Measured
 from edgewright.types import Array, Arrays, Artifact, Cost, Device, Model, Placement, Plan, StageCost, Target, unknown
 
 STREAM = 256
-"""Real inputs that a model with gates is timed on, since each takes a way of its own."""
+"""Real inputs that a model is timed on where each takes a way of its own, or asks for work of its own."""
 
 CALIBRATE_S = 2.0
 """How long the stages of a chain are timed."""
@@ -219,7 +219,7 @@ class Bench:
         return next(iter(self.task.batches(split, self.recipe.batch))).inputs
 
     def stream(self) -> Arrays:
-        """Real inputs, joined on the example axis, to time a model with gates on; never from the test split."""
+        """Real inputs, joined on the example axis, to time a model on whose cost depends on them; never of the test."""
         size = self.task.size("selection") // self.recipe.batch * self.recipe.batch
         return draw_inputs(self.task, "selection", min(size, STREAM * self.recipe.batch))
 
@@ -260,7 +260,7 @@ class Bench:
         if not (path / "manifest.json").is_file():
             artifacts = plan.artifacts or stage_artifacts(model)
             files = {"example/inputs.npz": npz_bytes(self._example(model))}
-            if len(model.stages) > 1 or model.variants[0].gated:
+            if self._inputs_matter(model):
                 files["example/stream.npz"] = npz_bytes(self.stream())
             write_bundle(
                 path,
@@ -268,11 +268,21 @@ class Bench:
             )
         return path
 
+    def _inputs_matter(self, model: Model) -> bool:
+        """Whether what a run costs depends on what it is given, by gates or inside a graph."""
+        if len(model.stages) > 1 or model.variants[0].gated:
+            return True
+        from edgewright import onnxkit
+
+        return self._task_fits(model) and any(onnxkit.data_dependent(onnxkit.read(s.graph)) for s in model.stages)
+
     def _example(self, model: Model) -> Arrays:
         """A real input; of a model that takes something else than the task gives, a part of a network, its own."""
-        given, own = self.sample(), model.example
-        fits = all(name in own and array.shape[1:] == own[name].shape[1:] for name, array in given.items())
-        return given if fits or not own else own
+        return self.sample() if self._task_fits(model) or not model.example else model.example
+
+    def _task_fits(self, model: Model) -> bool:
+        own = model.example
+        return all(name in own and array.shape[1:] == own[name].shape[1:] for name, array in self.sample().items())
 
 
 def _graphs(model: Model) -> list[str]:

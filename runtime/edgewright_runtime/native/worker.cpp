@@ -92,7 +92,7 @@ class Worker {
     loaded_ = std::make_unique<Loaded>(request.at("bundle").text(), load_options(request));
     int64_t load = now_ns() - start;
     example_ = read_example(loaded_->bundle());
-    stream_ = loaded_->dynamic() ? open_stream(loaded_->bundle(), example_) : Stream(example_);
+    stream_ = open_stream(loaded_->bundle(), example_);
     start = now_ns();
     loaded_->run(example_);
     int64_t first = now_ns() - start;
