@@ -1,10 +1,13 @@
 """Channels that fire together on CIFAR-10, on the VGG-11 of `networks.py`, against controls that compute as many.
 
     python benchmarks/ftwt.py train --data DIR --work DIR --seeds 1 --epochs 8
+    python benchmarks/ftwt.py page --data DIR --work DIR
 
 `ftwt` is the method; `random` draws as many blocks anew for each image, `fixed` once by the seed, and `l1` keeps those
 of the largest weights; these learn as long and the same way, without predictors. Seeds and budgets in turn, the method
-first; goes on after a kill. The test split is read once per training that ended.
+first; goes on after a kill. The test split is read once per training that ended. `page` times the first trained network
+in turns with the whole one, both in ONNX Runtime and with our kernels, on a stream of images, and writes
+`docs/results/ftwt.md` of what has been trained so far.
 """
 
 from __future__ import annotations
@@ -23,18 +26,23 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
-from training_runs import limited, train_command
+from trained_pages import Forms, mean_told, page_command, results, speeds, with_kernels
+from training_runs import RESULTS, limited, train_command
 
+from edgewright.bench import Bench
+from edgewright.steps import lowered
 from edgewright.task import Task
 from edgewright.torchkit.data import Inputs, TaskData
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import Objective, distilled
+from edgewright.types import Model, Plan
 from edgewright_plugins.ftwt import Params
 from edgewright_plugins.ftwt.budget import estimate, mass_for, share_left, total_macs
 from edgewright_plugins.ftwt.find import Unit, units_of
 from edgewright_plugins.ftwt.gates import GatedConv, Rule, gate_, gates, targets
 from edgewright_plugins.ftwt.learn import firing, freeze, groups, level, settings, wire
 from edgewright_plugins.ftwt.speed import heats, usual
+from edgewright_plugins.tokens.decide import with_module
 
 NETWORK = "vgg11"
 WAYS = ("ftwt", "random", "fixed", "l1")
@@ -207,6 +215,69 @@ def train(options: argparse.Namespace) -> None:
                 run_case(Case(way, keep, seed), task, start, params, options.work)
 
 
+# ------------------------------------------------------------------ the page
+
+
+def forms(options: argparse.Namespace, first: dict[str, Any]) -> Forms:
+    """The whole network and a trained one, in ONNX Runtime and with our kernels."""
+
+    def made(bench: Bench) -> dict[str, tuple[Model, Plan]]:
+        task = cifar10(options.data)
+        start = start_of(task, first["block"], options.work / f"estimate-{first['block']}.json")
+        net = gate_(trained(NETWORK), start.units)
+        case = Case(first["way"], first["keep"], first["seed"])
+        net.load_state_dict(torch.load(options.work / case.name / "net.pt", weights_only=True))
+        fewer = lowered(with_module(bench.original, net.eval(), case.name), bench)
+        both = {"whole": bench.reference, "ftwt": fewer}
+        plain = {name: (model, bench.plan(model)) for name, model in both.items()}
+        ours = {f"{name}, our kernels": (model, with_kernels(model, bench)) for name, model in both.items()}
+        return {**plain, **ours}
+
+    return made
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """The page, of what has been trained so far."""
+    task, found = cifar10(options.data), results(options.work)
+    whole = accuracy(trained(NETWORK), task, "test")
+    first = next(each for each in found if each["way"] == "ftwt")
+    here = Path(__file__).parent
+    images = f"{here.parent / 'examples' / 'cifar10.py'}:resnet"
+    told, where = speeds(options, f"{here / 'networks.py'}:{NETWORK}", forms(options, first), images)
+    cases = sorted({(each["keep"], each["way"]) for each in found}, key=lambda case: (case[0], WAYS.index(case[1])))
+    lines = [
+        "# Channels that fire together, on CIFAR-10",
+        "",
+        f"Written by `benchmarks/ftwt.py page`. VGG-11 (`benchmarks/networks.py`) on CIFAR-10, {task.size('test')} "
+        f"images to test; top-1 in %. The whole network: {whole:.2f}. `estimate` is the share of multiply-accumulates "
+        "promised before training, `left` what masks leave after it, predictors counted, both in %; means over seeds.",
+        "",
+        "| budget | way | seeds | epochs, examples | estimate | left | predicted right | test | loss on test |",
+        "|---" * 9 + "|",
+        *(_row(keep, way, [e for e in found if (e["keep"], e["way"]) == (keep, way)], whole) for keep, way in cases),
+        "",
+        "`random` draws as many blocks anew for each image, `fixed` once by the seed, `l1` keeps those of the largest "
+        "weights; they learn as long and the same way, without predictors.",
+        "",
+        f"Time, of the network with seed {first['seed']} and a budget of {first['keep']:g}: {where}, float32, batch 1, on "
+        "a stream of images, interleaved; the ratio is of mean undisturbed times, its interval 95 %.",
+        "",
+        "| form | times as fast |",
+        "|---|---|",
+        *(f"| {name} | {ratio} |" for name, ratio in told.items()),
+    ]
+    (RESULTS / "ftwt.md").write_text("\n".join(lines) + "\n")
+
+
+def _row(keep: float, way: str, found: Sequence[dict[str, Any]], whole: float) -> str:
+    trained_on = "; ".join(sorted({f"{each['epochs']}, {each['examples']}" for each in found}))
+    numbers = (mean_told([each[key] for each in found]) for key in ("estimate", "left"))
+    right = mean_told([each["predicted right"] for each in found]) if way == "ftwt" else ""
+    loss = mean_told([whole - each["test"] for each in found])
+    test = mean_told([each["test"] for each in found])
+    return f"| {keep:g} | {way} | {len(found)} | {trained_on} | {' | '.join(numbers)} | {right} | {test} | {loss} |"
+
+
 # ------------------------------------------------------------------ command line
 
 
@@ -217,8 +288,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     training = train_command(commands, train, epochs=8, ways=WAYS)
     training.add_argument("--block", type=int, default=8)
     training.add_argument("--keep", type=float, nargs="+", default=[0.55])
-    training.add_argument("--data", required=True)
-    training.add_argument("--work", type=Path, required=True)
+    page = page_command(commands, write_page)
+    for command in (training, page):
+        command.add_argument("--data", required=True)
+        command.add_argument("--work", type=Path, required=True)
     return parser.parse_args(given)
 
 

@@ -15,28 +15,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from networks import trained
-from token_slim import ratio_told
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
+from trained_pages import TITLES, page_command, results, seeds_row, speeds
 from training_runs import limited, train_command
 
-from edgewright.environment import Environment
-from edgewright.recipe import Request
-from edgewright.registry import Registry
+from edgewright.bench import Bench
 from edgewright.steps import lowered
-from edgewright.store import Store
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import distilled
-from edgewright.verbs.subject import bench_for
+from edgewright.types import Model, Plan
 from edgewright_plugins.stvit import Params
 from edgewright_plugins.stvit.generate import Generate
 from edgewright_plugins.stvit.net import semantic
@@ -123,28 +119,20 @@ def train(options: argparse.Namespace) -> None:
 # ------------------------------------------------------------------ the page
 
 
-def speeds(cache: Path) -> tuple[dict[str, str], str]:
-    """How many times as fast each way is as the whole network, in words, and on what."""
-    env = Environment(Registry(), Store(cache), lambda message, done, total: None)
-    with ExitStack() as stack:
-        bench = bench_for(f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", Request(threads=1), env, stack)
-        models = {"whole": bench.reference}
-        for way in WAYS:
-            models[way] = lowered(with_module(bench.original, build(Case(way, 0)).eval(), f"stvit {way}"), bench)
-        found = bench.timed({name: (model, bench.plan(model)) for name, model in models.items()}, "default")
-        told = {name: ratio_told(each.ratio) for name, each in found.items() if each.ratio}
-        return told, f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
+def forms(bench: Bench) -> dict[str, tuple[Model, Plan]]:
+    """The whole network, and each way to have 16 tokens."""
+    models = {"whole": bench.reference}
+    for way in WAYS:
+        models[way] = lowered(with_module(bench.original, build(Case(way, 0)).eval(), f"stvit {way}"), bench)
+    return {name: (model, bench.plan(model)) for name, model in models.items()}
 
 
 def write_page(options: argparse.Namespace) -> None:
     """The page, of what has been trained so far."""
     task = cifar10(options.data)
     whole = {split: accuracy(trained(NETWORK), task, split) for split in ("selection", "test")}
-    kept = options.work / "speeds.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(speeds(options.cache)))
-    told, where = json.loads(kept.read_text())
-    results = [json.loads(path.read_text()) for path in sorted(options.work.glob("*/result.json"))]
+    told, where = speeds(options, f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", forms)
+    found = results(options.work)
     lines = [
         "# Semantic tokens on CIFAR-10",
         "",
@@ -153,26 +141,15 @@ def write_page(options: argparse.Namespace) -> None:
         f"{whole['selection']:.2f}, test {whole['test']:.2f}. Speed: {where}, batch 1, interleaved, 95 % interval; it "
         "does not depend on weights.",
         "",
-        "| way | seeds | epochs, examples | before training, selection | selection | test | loss on test "
-        "| times as fast |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_row(way, results, whole["test"], told) for way in WAYS),
+        f"| way {TITLES}",
+        "|---" * 8 + "|",
+        *(seeds_row(way, [each for each in found if each["way"] == way], whole["test"], told[way]) for way in WAYS),
         "",
         "`stvit` is the method; `pooled` goes on with the means that semantic tokens start from, and nothing generates "
         "tokens; `unguided` has learned vectors in the place of these means. All learn from labels and from the whole "
         "network. Accuracies are means over seeds.",
     ]
     PAGE.write_text("\n".join(lines) + "\n")
-
-
-def _row(way: str, results: Sequence[dict[str, Any]], whole: float, told: dict[str, str]) -> str:
-    found = [each for each in results if each["way"] == way]
-    if not found:
-        return f"| {way} | 0 | not trained yet | | | | | {told[way]} |"
-    before, selection, test = (sum(each[key] for each in found) / len(found) for key in ("before", "selection", "test"))
-    trained_on = "; ".join(sorted({f"{each['epochs']}, {each['examples']}" for each in found}))
-    numbers = f"{before:.2f} | {selection:.2f} | {test:.2f} | {whole - test:.2f} | {told[way]}"
-    return f"| {way} | {len(found)} | {trained_on} | {numbers} |"
 
 
 # ------------------------------------------------------------------ command line
@@ -183,9 +160,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     training = train_command(commands, train, epochs=10, ways=WAYS)
-    page = commands.add_parser("page", help="write the page of what is trained")
-    page.set_defaults(run=write_page)
-    page.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")
+    page = page_command(commands, write_page)
     for command in (training, page):
         command.add_argument("--data", required=True)
         command.add_argument("--work", type=Path, required=True)

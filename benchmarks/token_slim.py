@@ -15,7 +15,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,15 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
+from trained_pages import TITLES, page_command, results, seeds_row, speeds
 from training_runs import limited, train_command
 
-from edgewright.environment import Environment
-from edgewright.recipe import Request
-from edgewright.registry import Registry
+from edgewright.bench import Bench
 from edgewright.steps import lowered
-from edgewright.store import Store
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
 from edgewright.torchkit.fit import fit
-from edgewright.types import Measurement
-from edgewright.verbs.subject import bench_for
+from edgewright.types import Model, Plan
 from edgewright_plugins.token_merge.merging import merged
 from edgewright_plugins.token_slim import Params
 from edgewright_plugins.token_slim.learn import recalibrated
@@ -134,37 +130,23 @@ def train(options: argparse.Namespace) -> None:
 # ------------------------------------------------------------------ the page
 
 
-def speeds(cache: Path) -> tuple[dict[str, str], str]:
-    """How many times as fast `way schedule` is as the whole network, in words, and on what."""
-    env = Environment(Registry(), Store(cache), lambda message, done, total: None)
-    with ExitStack() as stack:
-        bench = bench_for(f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", Request(threads=1), env, stack)
-        shape = shape_of(trained(NETWORK), [torch.zeros(1, 3, 32, 32)], {}, NETWORK)
-        models = {"whole": bench.reference}
-        for name in SCHEDULES:
-            for way in ("slim", "merge"):
-                made = with_module(bench.original, build(Case(way, name, 0), shape).eval(), f"{way} {name}")
-                models[f"{way} {name}"] = lowered(made, bench)
-        found = bench.timed({name: (model, bench.plan(model)) for name, model in models.items()}, "default")
-        told = {name: ratio_told(each.ratio) for name, each in found.items() if each.ratio}
-        return told, f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
-
-
-def ratio_told(ratio: Measurement) -> str:
-    """In words, with its interval."""
-    low, high = ratio.interval or (ratio.value, ratio.value)
-    return f"{ratio.value:.2f} [{low:.2f}, {high:.2f}]"
+def forms(bench: Bench) -> dict[str, tuple[Model, Plan]]:
+    """The whole network, and each schedule slimmed and merged."""
+    shape = shape_of(trained(NETWORK), [torch.zeros(1, 3, 32, 32)], {}, NETWORK)
+    models = {"whole": bench.reference}
+    for name in SCHEDULES:
+        for way in ("slim", "merge"):
+            made = with_module(bench.original, build(Case(way, name, 0), shape).eval(), f"{way} {name}")
+            models[f"{way} {name}"] = lowered(made, bench)
+    return {name: (model, bench.plan(model)) for name, model in models.items()}
 
 
 def write_page(options: argparse.Namespace) -> None:
     """The page, of what has been trained so far."""
     task = cifar10(options.data)
     whole = {split: accuracy(trained(NETWORK), task, split) for split in ("selection", "test")}
-    kept = options.work / "speeds.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(speeds(options.cache)))
-    told, where = json.loads(kept.read_text())
-    results = [json.loads(path.read_text()) for path in sorted(options.work.glob("*/result.json"))]
+    told, where = speeds(options, f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", forms)
+    found = results(options.work)
     lines = [
         "# Fewer tokens on CIFAR-10",
         "",
@@ -172,10 +154,9 @@ def write_page(options: argparse.Namespace) -> None:
         f"{task.size('test')} images to test; top-1 in %. The whole network: selection {whole['selection']:.2f}, test "
         f"{whole['test']:.2f}. Speed: {where}, batch 1, interleaved, 95 % interval; it does not depend on weights.",
         "",
-        "| tokens | way | seeds | epochs, examples | before training, selection | selection | test | loss on test "
-        "| times as fast |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(_row(way, name, results, whole["test"], told) for name in SCHEDULES for way in WAYS),
+        f"| tokens | way {TITLES}",
+        "|---" * 9 + "|",
+        *(_row(way, name, found, whole["test"], told) for name in SCHEDULES for way in WAYS),
         "",
         "`slim` is the method; `no-recalibration` is `slim` without recovering tokens; `drop` keeps tokens at places "
         "drawn by the seed and learns as `slim` does; `merge` is `token-merge`, which learns nothing. Accuracies are "
@@ -184,15 +165,10 @@ def write_page(options: argparse.Namespace) -> None:
     PAGE.write_text("\n".join(lines) + "\n")
 
 
-def _row(way: str, name: str, results: Sequence[dict[str, Any]], whole: float, told: dict[str, str]) -> str:
-    found = [each for each in results if (each["way"], each["schedule"]) == (way, name)]
+def _row(way: str, name: str, every: Sequence[dict[str, Any]], whole: float, told: dict[str, str]) -> str:
+    found = [each for each in every if (each["way"], each["schedule"]) == (way, name)]
     speed = told[f"{'merge' if way == 'merge' else 'slim'} {name}"] if way != "drop" else "not measured"
-    if not found:
-        return f"| {name} | {way} | 0 | not trained yet | | | | | {speed} |"
-    before, selection, test = (sum(each[key] for each in found) / len(found) for key in ("before", "selection", "test"))
-    trained_on = {f"{each['epochs']}, {each['examples']}" for each in found if "epochs" in each}
-    numbers = f"{before:.2f} | {selection:.2f} | {test:.2f} | {whole - test:.2f} | {speed}"
-    return f"| {name} | {way} | {len(found)} | {'; '.join(sorted(trained_on)) or 'none'} | {numbers} |"
+    return seeds_row(f"{name} | {way}", found, whole, speed)
 
 
 # ------------------------------------------------------------------ command line
@@ -204,9 +180,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     training = train_command(commands, train, epochs=10, ways=WAYS)
     training.add_argument("--schedules", nargs="+", choices=sorted(SCHEDULES), default=list(SCHEDULES))
-    page = commands.add_parser("page", help="write the page of what is trained")
-    page.set_defaults(run=write_page)
-    page.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")
+    page = page_command(commands, write_page)
     for command in (training, page):
         command.add_argument("--data", required=True)
         command.add_argument("--work", type=Path, required=True)
