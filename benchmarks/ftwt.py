@@ -259,8 +259,8 @@ def write_page(options: argparse.Namespace) -> None:
         "`random` draws as many blocks anew for each image, `fixed` once by the seed, `l1` keeps those of the largest "
         "weights; they learn as long and the same way, without predictors.",
         "",
-        f"Time, of the network with seed {first['seed']} and a budget of {first['keep']:g}: {where}, float32, batch 1, on "
-        "a stream of images, interleaved; the ratio is of mean undisturbed times, its interval 95 %.",
+        f"Time, of the network with seed {first['seed']} and a budget of {first['keep']:g}: {where}, float32, batch 1, "
+        "on a stream of images, interleaved; the ratio is of mean undisturbed times, its interval 95 %.",
         "",
         "| form | times as fast |",
         "|---|---|",
