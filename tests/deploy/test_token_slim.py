@@ -33,7 +33,7 @@ def test_fewer_tokens_exits_and_integers_go_together(tmp_path: Path) -> None:
     command = ("deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), *applied, "--out", "out")
     done = subprocess.run(
         [sys.executable, "-c", "from edgewright.cli import main; main()", *command,
-         "--max-drop", "off", "--min-speedup", "off", "--preset", "quick", "--json"],
+         "--max-drop", "off", "--min-speedup", "off", "--preset", "quick:seconds=0.2,rounds=3", "--json"],
         cwd=tmp_path,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
