@@ -7,12 +7,10 @@ something else takes a value from the middle: then the runtime cannot leave it o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import onnx
+from edgewright_devices.nodes import Node
 
 MAKES_CONSTANTS = {"Constant", "ConstantOfShape"}
 
@@ -20,21 +18,23 @@ MAKES_CONSTANTS = {"Constant", "ConstantOfShape"}
 class Wiring:
     """Who writes and who reads each tensor of a graph."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.writer = {name: node for node in graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
+    def __init__(self, nodes: Sequence[Node], constants: Iterable[str], outputs: Iterable[str]) -> None:
+        self.writer = {name: node for node in nodes for name in node.output}
+        self.readers: dict[str, list[Node]] = defaultdict(list)
+        for node in nodes:
             for name in node.input:
                 self.readers[name].append(node)
-        self.outputs = {value.name for value in graph.output}
-        self.constants = {initializer.name for initializer in graph.initializer}
-        self.constants |= {name for name, node in self.writer.items() if node.op_type in MAKES_CONSTANTS}
+        self.outputs = set(outputs)
+        self.constants = {
+            *constants,
+            *(name for node in nodes if node.op_type in MAKES_CONSTANTS for name in node.output),
+        }
 
-    def data(self, node: onnx.NodeProto) -> list[str]:
+    def data(self, node: Node) -> list[str]:
         """What the node reads but for constants."""
         return [name for name in node.input if name and name not in self.constants]
 
-    def before(self, name: str, *operators: str) -> onnx.NodeProto | None:
+    def before(self, name: str, *operators: str) -> Node | None:
         """The node that writes `name`, if it is one of these operators and reads one tensor of data."""
         node = self.writer.get(name)
         return node if node is not None and node.op_type in operators and len(self.data(node)) == 1 else None
@@ -44,7 +44,7 @@ class Wiring:
         writer = self.writer.get(name)
         return writer is None or writer.op_type != "DequantizeLinear"
 
-    def after(self, node: onnx.NodeProto, operator: str) -> onnx.NodeProto | None:
+    def after(self, node: Node, operator: str) -> Node | None:
         """The one reader of what `node` writes, if it is this operator."""
         readers = self.readers[node.output[0]]
         alone = len(readers) == 1 and node.output[0] not in self.outputs
@@ -57,27 +57,26 @@ class Chain:
 
     operator: str
     start: str
-    nodes: tuple[onnx.NodeProto, ...]
+    nodes: tuple[Node, ...]
 
 
-def fuse(graph: onnx.GraphProto) -> None:
-    """Rewrite the graph in place."""
-    wiring, left_out = Wiring(graph), set[str]()
-    for node in list(graph.node):
+def fuse(nodes: Sequence[Node], constants: Iterable[str], outputs: Iterable[str]) -> Sequence[Node]:
+    """The nodes with each chain in the place of its last one; `constants` and `outputs` name the graph's own."""
+    if not any(node.op_type in RULES for node in nodes):
+        return nodes
+    wiring, made, left_out = Wiring(nodes, constants, outputs), dict[str, Node](), set[str]()
+    for node in nodes:
         rule = RULES.get(node.op_type)
         found = rule(wiring, node) if rule else None
         if found:
-            last = found.nodes[-1]
-            last.op_type = found.operator
-            del last.input[:], last.attribute[:]
-            last.input.append(found.start)
-            left_out.update(each.output[0] for each in found.nodes[:-1])
-    kept = [node for node in graph.node if not (node.output and node.output[0] in left_out)]
-    del graph.node[:]
-    graph.node.extend(kept)
+            *middle, last = found.nodes
+            made[last.output[0]] = last._replace(op_type=found.operator, input=(found.start,))
+            left_out.update(each.output[0] for each in middle)
+    heads = ((node.output[0] if node.output else "", node) for node in nodes)
+    return [made.get(name, node) for name, node in heads if name not in left_out]
 
 
-def _gelu(wiring: Wiring, erf: onnx.NodeProto) -> Chain | None:
+def _gelu(wiring: Wiring, erf: Node) -> Chain | None:
     """0.5 x (1 + erf(x / sqrt 2)), whichever factor comes first."""
     scaled, raised = wiring.before(erf.input[0], "Div", "Mul"), wiring.after(erf, "Add")
     product = wiring.after(raised, "Mul") if raised else None
@@ -97,7 +96,7 @@ def _gelu(wiring: Wiring, erf: onnx.NodeProto) -> Chain | None:
     return Chain("Gelu", start, (scaled, erf, raised, half, product))
 
 
-def _silu(wiring: Wiring, sigmoid: onnx.NodeProto) -> Chain | None:
+def _silu(wiring: Wiring, sigmoid: Node) -> Chain | None:
     """x sigmoid(x)."""
     product = wiring.after(sigmoid, "Mul")
     start = sigmoid.input[0]
@@ -106,7 +105,7 @@ def _silu(wiring: Wiring, sigmoid: onnx.NodeProto) -> Chain | None:
     return Chain("Swish", start, (sigmoid, product))
 
 
-def _layer_normalisation(wiring: Wiring, root: onnx.NodeProto) -> Chain | None:
+def _layer_normalisation(wiring: Wiring, root: Node) -> Chain | None:
     """(x - mean x) / sqrt(mean (x - mean x)^2 + e), times weights, plus a bias."""
     nodes = _variance(wiring, root)
     centred, quotient = wiring.writer.get(wiring.data(nodes[-1])[0]) if nodes else None, wiring.after(root, "Div")
@@ -121,9 +120,9 @@ def _layer_normalisation(wiring: Wiring, root: onnx.NodeProto) -> Chain | None:
     return Chain("LayerNormalization", centred.input[0], tuple(found))
 
 
-def _variance(wiring: Wiring, root: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _variance(wiring: Wiring, root: Node) -> list[Node]:
     """Backwards from the root: what is added, the mean, the square; nothing where one is missing."""
-    nodes: list[onnx.NodeProto] = []
+    nodes: list[Node] = []
     name = root.input[0]
     for operator in ("Add", "ReduceMean", "Pow"):
         node = wiring.before(name, operator)
@@ -134,7 +133,7 @@ def _variance(wiring: Wiring, root: onnx.NodeProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-RULES: Mapping[str, Callable[[Wiring, onnx.NodeProto], Chain | None]] = {
+RULES: Mapping[str, Callable[[Wiring, Node], Chain | None]] = {
     "Erf": _gelu,
     "Sigmoid": _silu,
     "HardSigmoid": _silu,

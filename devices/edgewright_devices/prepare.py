@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgewright.errors import ModelError
-from edgewright_devices.fusions import fuse
-from edgewright_devices.shapes import SMALL, fix_inputs, infer
+from edgewright_devices.shapes import SMALL, Sized, fix_inputs, infer
 
 if TYPE_CHECKING:
     import onnx
@@ -48,9 +47,8 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} cannot be read as an ONNX model: {cause}") from cause
 
 
-def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int) -> onnx.ModelProto:
-    """`proto` with local functions inlined, fused operators replaced by standard ones, every size known, and chains
-    that runtimes fuse made one operator.
+def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int) -> Sized:
+    """The graph of `proto`, local functions inlined, fused operators replaced by standard ones, every size known.
 
     The values of weights are dropped first: each pass over a graph would copy them.
     """
@@ -63,9 +61,7 @@ def prepare(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch
     proto = _modernise(proto)
     _standardise(proto.graph)
     fix_inputs(proto.graph, shapes, batch)
-    proto = infer(proto)
-    fuse(proto.graph)
-    return proto
+    return infer(proto)
 
 
 def _drop_values(graph: onnx.GraphProto) -> None:
@@ -111,13 +107,19 @@ def _modernise(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _standardise(graph: onnx.GraphProto) -> None:
-    """Replace fused and quantised operators by standard ones, for which ONNX knows how shapes follow."""
+    """Replace fused and quantised operators by standard ones, for which ONNX knows how shapes follow.
+
+    Exporters' notes on nodes go: shape inference would copy them, and they may be longer than the graph.
+    """
     for node in graph.node:
-        if node.op_type in STANDARD:
-            node.op_type, taken = STANDARD[node.op_type]
+        node.ClearField("metadata_props")
+        operator = node.op_type
+        if operator in STANDARD:
+            node.op_type, taken = STANDARD[operator]
             inputs = list(node.input)[taken]
             del node.input[:]
             node.input.extend(inputs)
             node.domain = ""
-        for branch in branches(node):
-            _standardise(branch)
+        elif operator == "If":
+            for branch in branches(node):
+                _standardise(branch)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
+
+from edgewright_devices.nodes import Node, nodes_of
 
 if TYPE_CHECKING:
     import onnx
 
 SMALL = 64
 """Constants up to this many elements may be sizes; larger ones are weights and are left alone."""
+
+INTEGERS = {6, 7}
+"""INT32 and INT64, by their number in TensorProto.DataType: types that sizes have."""
+
+EXTERNAL = 1
+"""TensorProto.EXTERNAL: the values are in another file, or were dropped."""
 
 ROUNDS = 16
 """How many computed shapes may depend on one another before we give up."""
@@ -33,7 +42,15 @@ def fix_inputs(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], ba
         value.type.tensor_type.ClearField("shape")
 
 
-def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Sized:
+    """A graph with all sizes that can be known, and its nodes."""
+
+    graph: onnx.GraphProto
+    nodes: Sequence[Node]
+
+
+def infer(proto: onnx.ModelProto) -> Sized:
     """`proto` with all shapes that can be known.
 
     Shape inference alone stops where a size is computed by the graph itself (`x.reshape(x.shape[0], -1)`), so
@@ -41,58 +58,62 @@ def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx.shape_inference
 
+    nodes: list[Node] = []
     for _ in range(ROUNDS):
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        if not _fold_sizes(proto):
+        nodes = nodes_of(proto.graph)
+        if not _fold_sizes(proto, nodes):
             break
-    return proto
+    else:
+        nodes = nodes_of(proto.graph)
+    return Sized(proto.graph, nodes)
 
 
-def known(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The sizes of a tensor, None unless all are known."""
-    tensor = value.type.tensor_type
+def sizes_of(tensor: onnx.TypeProto.Tensor) -> tuple[int, ...] | None:
+    """The sizes that a type states, None unless all are known."""
     sizes = tuple([dim.dim_value for dim in tensor.shape.dim])
     if not all(sizes) and not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
         return None  # a size that is not known reads as 0
     return sizes if sizes or tensor.HasField("shape") else None
 
 
-def _fold_sizes(proto: onnx.ModelProto) -> bool:
+def _fold_sizes(proto: onnx.ModelProto, nodes: Sequence[Node]) -> bool:
     """Replace computations on sizes by constants. Whether any was found."""
     from onnx import numpy_helper
 
     graph = proto.graph
-    shapes = {value.name: known(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    shapes = _shapes(graph) if any(node.op_type == "Shape" for node in nodes) else {}
     values = {i.name: numpy_helper.to_array(i) for i in graph.initializer if _is_size(i)}
     found = False
-    for node in graph.node:
+    for node in nodes:
         result = _evaluate(node, shapes, values, proto)
         if result is not None and result.size <= SMALL:
             values[node.output[0]] = result
             found = found or node.op_type != "Constant"
-            _make_constant(node, result)
+            _make_constant(node.proto, result)
     return found
 
 
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...] | None]:
+    """What is known of the size of each tensor."""
+    return {each.name: sizes_of(each.type.tensor_type) for each in (*graph.input, *graph.value_info, *graph.output)}
+
+
 def _is_size(initializer: onnx.TensorProto) -> bool:
-    from onnx import TensorProto
-
-    inline = initializer.data_location != initializer.EXTERNAL
-    return (
-        inline and initializer.data_type in {TensorProto.INT32, TensorProto.INT64} and prod(initializer.dims) <= SMALL
-    )
+    inline = initializer.data_location != EXTERNAL
+    return initializer.data_type in INTEGERS and inline and prod(initializer.dims) <= SMALL
 
 
-def _evaluate(node: onnx.NodeProto, shapes: Mapping[str, Any], values: Mapping[str, Any], proto: Any) -> Any:
+def _evaluate(node: Node, shapes: Mapping[str, Any], values: Mapping[str, Any], proto: Any) -> Any:
     """What the node gives if it works on known sizes, else None."""
-    import numpy as np
-
     if node.op_type == "Shape" and shapes.get(node.input[0]) is not None and not node.attribute:
+        import numpy as np
+
         return np.array(shapes[node.input[0]], np.int64)
     if node.op_type == "Constant" and node.attribute[0].name == "value":
         return _integers_of(node.attribute[0].t)
-    if node.op_type == "Constant" or (node.input and all(n in values for n in node.input if n)):
-        return _run(node, values, proto)
+    if node.op_type == "Constant" or (node.input and all([name in values for name in node.input if name])):
+        return _run(node.proto, values, proto)
     return None
 
 

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewright_devices.fusions import fuse
+from edgewright_devices.nodes import Node, nodes_of
 from edgewright_devices.prepare import branches, prepare, read
-from edgewright_devices.shapes import known
+from edgewright_devices.shapes import EXTERNAL, sizes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -21,9 +24,13 @@ Shape = tuple[int, ...]
 VIEWS = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Shape", "Size"}
 """Operators that runtimes answer without touching the data."""
 
+MOVED = VIEWS | {"Transpose"}
+"""Operators whose result is as wide as what they read."""
+
 CONVOLUTIONS = {"Conv", "ConvInteger", "ConvTranspose"}
 PRODUCTS = {"MatMul", "MatMulInteger"}
 RECURRENT = {"RNN", "GRU", "LSTM"}
+MULTIPLIES = CONVOLUTIONS | PRODUCTS | RECURRENT | {"Gemm", "Einsum"}
 OPAQUE = {"Loop", "Scan", "Attention", "MultiHeadAttention", "GroupQueryAttention", "MatMulNBits", "DeformConv"}
 """Operators whose work cannot be read from shapes alone; they are reported, never counted as nothing."""
 
@@ -42,24 +49,8 @@ SELECT = {"Gather", "GatherElements", "GatherND", "Slice"}
 PARAMETRIC = {"Resize", "Pad", "Slice", "Clip", "Expand", "Tile", "QuantizeLinear", "Split", "ReduceMean"}
 """Operators whose inputs after the first are parameters, not data."""
 
-
-@dataclass(frozen=True)
-class Node:
-    """A node read once: its fields in the file are looked up by every rule, which is slow."""
-
-    name: str
-    op_type: str
-    domain: str
-    input: tuple[str, ...]
-    output: tuple[str, ...]
-    attribute: Sequence[onnx.AttributeProto]
-
-
-def _nodes(graph: onnx.GraphProto) -> tuple[Node, ...]:
-    return tuple(
-        Node(node.name, node.op_type, node.domain, tuple(node.input), tuple(node.output), node.attribute)
-        for node in graph.node
-    )
+FLOATS = {1, 10, 11}
+"""FLOAT, FLOAT16 and DOUBLE, by their number in TensorProto.DataType."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +128,8 @@ def workload(path: Path, shapes: Mapping[str, Shape] | None = None, *, batch: in
 
 def count(proto: onnx.ModelProto, shapes: Mapping[str, Shape] | None = None, *, batch: int = 1) -> Workload:
     """`workload` of a model in memory, which is changed."""
-    return _count(prepare(proto, shapes or {}, batch).graph, _Tensors())
+    prepared = prepare(proto, shapes or {}, batch)
+    return _count(prepared.graph, prepared.nodes, _Tensors())
 
 
 @dataclass
@@ -175,15 +167,17 @@ class _Tensors:
         return math.ceil(self.size(name) * self.bits.get(name, 32) / 8)
 
 
-def _count(graph: onnx.GraphProto, tensors: _Tensors) -> Workload:
-    tensors, nodes = tensors.copy(), _nodes(graph)
+def _count(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> Workload:
+    tensors = tensors.copy()
+    _read_constants(graph, tensors)
+    nodes = fuse(nodes, tensors.constants, [value.name for value in graph.output])
     _read_tensors(graph, nodes, tensors)
     works: list[Work] = []
     opaque: list[str] = []
     uncounted: list[str] = []
     for node in nodes:
         if node.op_type == "If":
-            inner = max((_count(branch, tensors) for branch in branches(node)), key=lambda load: load.macs)
+            inner = max((_count(each, nodes_of(each), tensors) for each in branches(node)), key=lambda load: load.macs)
             works += inner.works
             opaque += inner.opaque
             uncounted += inner.uncounted
@@ -199,7 +193,7 @@ def _count(graph: onnx.GraphProto, tensors: _Tensors) -> Workload:
 
 
 def _label(node: Node) -> str:
-    return f"{node.name or node.output[0]} ({node.op_type})"
+    return f"{node.name} ({node.op_type})"
 
 
 def _is_opaque(node: Node) -> bool:
@@ -207,21 +201,25 @@ def _is_opaque(node: Node) -> bool:
     return node.op_type in OPAQUE or node.domain not in {"", "ai.onnx", "ai.onnx.ml"}
 
 
-def _read_tensors(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> None:
+def _read_constants(graph: onnx.GraphProto, tensors: _Tensors) -> None:
     for initializer in graph.initializer:
-        tensors.shapes[initializer.name] = tuple(initializer.dims)
-        tensors.type(initializer.name, initializer.data_type)
-        tensors.constants.add(initializer.name)
-        if _is_zero(initializer):
-            tensors.zeros.add(initializer.name)
+        name, sizes, kind = initializer.name, tuple(initializer.dims), initializer.data_type
+        tensors.shapes[name] = sizes
+        tensors.type(name, kind)
+        tensors.constants.add(name)
+        if kind in FLOATS and math.prod(sizes) == 1 and _is_zero(initializer):
+            tensors.zeros.add(name)
+
+
+def _read_tensors(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> None:
     for value in (*graph.input, *graph.value_info, *graph.output):
-        sizes = known(value)
+        name, tensor = value.name, value.type.tensor_type
+        sizes = sizes_of(tensor)
         if sizes is not None:
-            tensors.shapes.setdefault(value.name, sizes)
-        name = value.name
+            tensors.shapes.setdefault(name, sizes)
         if name not in tensors.bits:
-            tensors.type(name, value.type.tensor_type.elem_type)
-    uses = Counter(name for node in nodes for name in node.input)
+            tensors.type(name, tensor.elem_type)
+    uses = Counter(chain.from_iterable(node.input for node in nodes))
     for node in nodes:
         _follow(node, tensors)
         if uses[node.output[0]] == 1 and (_multiplies(node) or _is_fused(node, tensors)):
@@ -234,20 +232,22 @@ def _read_tensors(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tenso
 def _follow(node: Node, tensors: _Tensors) -> None:
     """Mark what is constant, and give dequantised tensors the width they are stored in."""
     read = [name for name in node.input if name]
-    if node.op_type == "Constant" or (read and all(name in tensors.constants for name in read)):
+    if node.op_type == "Constant" or (read and tensors.constants.issuperset(read)):
         tensors.constants.update(node.output)
     if _gives_zeros(node, tensors):
         tensors.zeros.update(node.output)
     if node.op_type == "DequantizeLinear":
         tensors.bits[node.output[0]] = tensors.bits.get(node.input[0], 8)
         tensors.quantised.add(node.output[0])
-    elif node.op_type in VIEWS | {"Transpose"} and read and read[0] in tensors.quantised:
+    elif node.op_type in MOVED and read and read[0] in tensors.quantised:
         tensors.bits[node.output[0]] = tensors.bits[read[0]]
         tensors.quantised.add(node.output[0])
 
 
 def _gives_zeros(node: Node, tensors: _Tensors) -> bool:
     """Whether all that the node writes is 0, or as constant as that: it multiplies by 0, or reads nothing else."""
+    if not tensors.zeros:
+        return False
     if node.op_type == "Mul":
         return any(name in tensors.zeros for name in node.input)
     data = _data(node, tensors)
@@ -255,11 +255,10 @@ def _gives_zeros(node: Node, tensors: _Tensors) -> bool:
 
 
 def _is_zero(initializer: onnx.TensorProto) -> bool:
-    """Whether a constant is the number 0; a zero point is none."""
+    """Whether a constant of one float is 0; a zero point is none."""
     from onnx import numpy_helper
 
-    wide = initializer.data_type in (initializer.FLOAT, initializer.FLOAT16, initializer.DOUBLE)
-    if not wide or initializer.data_location == initializer.EXTERNAL or math.prod(initializer.dims) != 1:
+    if initializer.data_location == EXTERNAL:
         return False
     if initializer.raw_data or initializer.float_data:
         return not any(initializer.raw_data or initializer.float_data)
@@ -272,12 +271,12 @@ def _narrow_outputs(nodes: Sequence[Node], tensors: _Tensors) -> None:
     for node in nodes:
         if node.op_type != "QuantizeLinear":
             continue
-        chain = [node.input[0]]
-        while chain[-1] in by_output and _is_fused(by_output[chain[-1]], tensors):
-            chain.append(_data(by_output[chain[-1]], tensors)[0])
-        if chain[-1] in by_output and _is_quantised(by_output[chain[-1]], tensors):
-            tensors.bits.update(dict.fromkeys(chain, tensors.bits.get(node.output[0], 8)))
-            tensors.quantised.update(chain)
+        names = [node.input[0]]
+        while names[-1] in by_output and _is_fused(by_output[names[-1]], tensors):
+            names.append(_data(by_output[names[-1]], tensors)[0])
+        if names[-1] in by_output and _is_quantised(by_output[names[-1]], tensors):
+            tensors.bits.update(dict.fromkeys(names, tensors.bits.get(node.output[0], 8)))
+            tensors.quantised.update(names)
 
 
 def _is_quantised(node: Node, tensors: _Tensors) -> bool:
@@ -289,7 +288,7 @@ def _is_quantised(node: Node, tensors: _Tensors) -> bool:
 
 def _is_free(node: Node, tensors: _Tensors) -> bool:
     """Constant expressions are folded, views move nothing, and (de)quantising is fused into its neighbours."""
-    if all(name in tensors.constants for name in node.output) or node.op_type in VIEWS:
+    if tensors.constants.issuperset(node.output) or node.op_type in VIEWS:
         return True
     if node.op_type == "QuantizeLinear":
         return node.input[0] in tensors.quantised
@@ -300,9 +299,10 @@ def _is_free(node: Node, tensors: _Tensors) -> bool:
 
 def _is_fused(node: Node, tensors: _Tensors) -> bool:
     """Whether the node only finishes a product: normalises it, activates it or adds a constant to it."""
+    if node.op_type not in FUSED and (node.op_type not in {"Add", "Mul"} or len(node.input) != 2):
+        return False
     data = _data(node, tensors)
-    finishes = node.op_type in FUSED or (node.op_type in {"Add", "Mul"} and len(node.input) == 2)
-    return finishes and len(data) == 1 and data[0] in tensors.products
+    return len(data) == 1 and data[0] in tensors.products
 
 
 def _data(node: Node, tensors: _Tensors) -> list[str]:
@@ -310,11 +310,11 @@ def _data(node: Node, tensors: _Tensors) -> list[str]:
 
 
 def _multiplies(node: Node) -> bool:
-    return node.op_type in CONVOLUTIONS | PRODUCTS | RECURRENT | {"Gemm", "Einsum"}
+    return node.op_type in MULTIPLIES
 
 
 def _known(node: Node, tensors: _Tensors) -> bool:
-    return all(name in tensors.shapes for name in (*_operands(node), node.output[0]))
+    return node.output[0] in tensors.shapes and all([name in tensors.shapes for name in _operands(node)])
 
 
 def _operands(node: Node) -> list[str]:
@@ -326,26 +326,26 @@ def _operands(node: Node) -> list[str]:
 
 
 def _work(node: Node, tensors: _Tensors) -> Work:
-    macs = _macs(node, tensors)
     read = _operands(node)
+    macs = _macs(node, read, tensors)
     weights = sum(tensors.bytes(name) for name in read if name in tensors.constants)
     moved = sum(tensors.bytes(name) for name in read if name not in tensors.constants)
     written = sum(tensors.bytes(name) for name in node.output if name in tensors.shapes)
     moved = min(moved, written) if node.op_type in SELECT else moved
     return Work(
-        name=node.name or node.output[0],
+        name=node.name,
         operator=node.op_type,
         dtype=_dtype(node, tensors),
         macs=macs,
         ops=2 * macs or tensors.size(node.output[0]),
         weight_bytes=weights,
         activation_bytes=moved + written,
-        product=_product(node, tensors, macs) if macs else None,
+        product=_product(node, read, tensors, macs) if macs else None,
         idle=any(name in tensors.zeros for name in (*_data(node, tensors), *node.output)),
     )
 
 
-def _macs(node: Node, tensors: _Tensors) -> int:
+def _macs(node: Node, read: Sequence[str], tensors: _Tensors) -> int:
     """Multiply-accumulates of a node: each element of the output times what is summed into it."""
     if not _multiplies(node):
         return 0
@@ -353,7 +353,7 @@ def _macs(node: Node, tensors: _Tensors) -> int:
         return _einsum_macs(node, tensors)
     if node.op_type in RECURRENT:
         return _recurrent_macs(node, tensors)
-    left, right = (tensors.shapes[name] for name in _operands(node)[:2])
+    left, right = (tensors.shapes[name] for name in read[:2])
     if node.op_type in CONVOLUTIONS:
         # a transposed convolution spreads each input element instead of gathering into each output element
         spread = node.op_type.endswith("Transpose")
@@ -377,10 +377,9 @@ def _einsum_macs(node: Node, tensors: _Tensors) -> int:
     return math.prod(sizes.values()) if len(terms) > 1 else 0
 
 
-def _product(node: Node, tensors: _Tensors, macs: int) -> Product:
+def _product(node: Node, read: Sequence[str], tensors: _Tensors, macs: int) -> Product:
     """The loops behind `macs`."""
-    right = tensors.shapes[_operands(node)[1]]
-    constant = _operands(node)[1] in tensors.constants
+    right, constant = tensors.shapes[read[1]], read[1] in tensors.constants
     if node.op_type in CONVOLUTIONS:
         groups = _attribute(node, "group", 1)
         spread = node.op_type.endswith("Transpose")

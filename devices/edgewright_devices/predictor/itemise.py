@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 from edgewright.types import KernelCost, Target
 from edgewright_devices.predictor.coefficients import Known, known_of
-from edgewright_devices.predictor.kernels import costs, kind_of
+from edgewright_devices.predictor.fit import Floats
+from edgewright_devices.predictor.kernels import kind_of, matrix
 from edgewright_devices.workload import Work
 
 
 def itemise(works: Sequence[Work], latency: Known, target: Target) -> tuple[KernelCost, ...]:
     """The cost of every kernel: energy by its own coefficients, else by the watts of the profile, else None."""
-    taken = costs(works, latency.posterior.coefficients)
-    return tuple(_cost(work, ms, mj, target) for work, ms, mj in zip(works, taken, _energies(works, taken, target)))
+    terms = matrix(works)
+    taken = (terms @ latency.posterior.coefficients).tolist()
+    return tuple(_cost(work, ms, mj, target) for work, ms, mj in zip(works, taken, _energies(terms, taken, target)))
 
 
-def _energies(works: Sequence[Work], taken: Sequence[float], target: Target) -> Sequence[float | None]:
+def _energies(terms: Floats, taken: Sequence[float], target: Target) -> Sequence[float | None]:
     known = known_of(target, "energy")
     if known is not None:
-        return costs(works, known.posterior.coefficients)
+        return (terms @ known.posterior.coefficients).tolist()
     watts = target.power.get("active_w")
     return [ms * watts.value if watts else None for ms in taken]
 

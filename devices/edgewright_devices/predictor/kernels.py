@@ -110,23 +110,21 @@ def far_share(works: Iterable[Work]) -> float:
     return max(0.0, 1 - NEAR / total) if total else 0.0
 
 
-def design(works: Iterable[Work], *, idle: bool, far: float | None = None) -> npt.NDArray[np.float64]:
-    """The terms of a graph, summed over its kernels, in the order of TERMS; `idle` takes in work on zeros.
+def matrix(works: Sequence[Work], far: float | None = None) -> npt.NDArray[np.float64]:
+    """The terms of each kernel (n x m) in the order of TERMS.
 
     `far` is the share of far weights where `works` are only a part of a graph.
     """
     import numpy as np
 
-    counted = [work for work in works if idle or not work.idle]
-    share = far_share(counted) if far is None else far
-    total = np.zeros(len(TERMS))
-    for work in counted:
+    share = far_share(works) if far is None else far
+    found = np.zeros((len(works), len(TERMS)))
+    for row, work in zip(found, works):
         for name, amount in terms_of(work, share).items():
-            total[INDEX[name]] += amount
-    return total
+            row[INDEX[name]] = amount
+    return found
 
 
-def costs(works: Sequence[Work], coefficients: npt.NDArray[np.float64]) -> list[float]:
-    """What each kernel of a graph takes."""
-    share, each = far_share(works), coefficients.tolist()
-    return [sum(each[INDEX[name]] * amount for name, amount in terms_of(work, share).items()) for work in works]
+def design(works: Iterable[Work], *, idle: bool) -> npt.NDArray[np.float64]:
+    """The terms of a graph, summed over its kernels; `idle` takes in work on zeros."""
+    return matrix([work for work in works if idle or not work.idle]).sum(axis=0)

@@ -45,10 +45,11 @@ class Kernels:
         known = known_of(target, quantity)
         if known is None:
             return self._energy_by_power(model, target)
-        terms = _terms(loads, known)
+        kernels = _terms(loads, known)
+        terms = kernels.sum(axis=0)
         value = float(terms @ known.posterior.coefficients)
         sd = math.hypot(_unsure(terms, known) / max(value, 1e-12), known.posterior.noise)
-        return _predicted(quantity, value, UNITS[quantity], sd, known, conditions=_conditions(loads, known))
+        return _predicted(quantity, value, UNITS[quantity], sd, known, conditions=_conditions(loads, known, kernels))
 
     def predict_ratio(self, first: Model, other: Model, target: Target, quantity: str) -> Measurement:
         """`first` / `other`: above 1 means that `other` costs less. What is unsure of both alike cancels."""
@@ -66,7 +67,7 @@ class Kernels:
             reason = _opaque(model, loads)
             if reason:
                 return unknown(quantity, "", reason)
-            terms = _terms(loads, known)
+            terms = _terms(loads, known).sum(axis=0)
             values.append(max(float(terms @ known.posterior.coefficients), 1e-12))
             rows.append(terms / values[-1])
         unsure = math.hypot(_unsure(rows[0] - rows[1], known), math.sqrt(2) * known.posterior.noise)
@@ -187,9 +188,10 @@ def _works(loads: Iterable[Workload], known: Known) -> list[Work]:
 
 
 def _terms(loads: Iterable[Workload], known: Known) -> Floats:
-    from edgewright_devices.predictor.kernels import design
+    """The terms of each kernel."""
+    from edgewright_devices.predictor.kernels import matrix
 
-    return design(_works(loads, known), idle=True)
+    return matrix(_works(loads, known))
 
 
 def _unsure(terms: Floats, known: Known) -> float:
@@ -199,13 +201,10 @@ def _unsure(terms: Floats, known: Known) -> float:
     return float(np.linalg.norm(terms @ known.posterior.spread)) * (WIDEN if known.fitted else 1.0)
 
 
-def _conditions(loads: Sequence[Workload], known: Known) -> dict[str, Any]:
-    """What the number rests on, and the kernels with their shares, the dearest first."""
-    from edgewright_devices.predictor.kernels import costs
-
-    works = _works(loads, known)
-    taken = costs(works, known.posterior.coefficients)
-    each = [(work.name, work.operator, cost) for work, cost in zip(works, taken)]
+def _conditions(loads: Sequence[Workload], known: Known, terms: Floats) -> dict[str, Any]:
+    """What the number rests on, and the kernels (`terms` of each) with their shares, the dearest first."""
+    taken = (terms @ known.posterior.coefficients).tolist()
+    each = [(work.name, work.operator, cost) for work, cost in zip(_works(loads, known), taken)]
     found: dict[str, Any] = {
         "macs": sum(load.macs for load in loads),
         "fitted": known.fitted,
