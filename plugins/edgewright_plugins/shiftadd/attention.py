@@ -15,27 +15,23 @@ Beside each runs a depthwise convolution of the values along the tokens, which b
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgewright.errors import RefusedError
 from edgewright.grids import WEIGHTS
-from edgewright.torchkit.anatomy import Attention, examine
+from edgewright.torchkit.anatomy import Attention
 from edgewright.torchkit.data import Inputs
-from edgewright.torchkit.fakequant import Quantizer, is_layer
-from edgewright.torchkit.losses import outputs_of
+from edgewright.torchkit.fakequant import Quantizer
+from edgewright_plugins.attending import HeadedAttention, replaceable, take_over
 
 FORMS = ("hamming", "masked", "linear")
 SPAN = 9
 """Tokens under the convolution of values, as the paper's code has it."""
-SAME = 1e-3
-"""How far, over their scale, outputs may move when the attention is computed here instead of by the network's code."""
 
 
 class Sign(Quantizer):
@@ -83,12 +79,12 @@ class Sign(Quantizer):
             self.zero.add_(self.scale, alpha=by)
 
 
-class SignAttention(nn.Module):
+class SignAttention(HeadedAttention):
     """The attention of some heads in one of `FORMS`; softmax attention as it was until its signs are calibrated."""
 
     def __init__(self, form: str, heads: int, width: int) -> None:
-        super().__init__()
-        self.form, self.heads = form, heads
+        super().__init__(heads)
+        self.form = form
         self.query, self.key = Sign(heads, width), Sign(heads, width)
         self.gain = nn.Parameter(torch.ones(heads))
         self.values = nn.Conv2d(heads, heads, (SPAN, 1), padding=(SPAN // 2, 0), groups=heads, bias=False)
@@ -98,13 +94,8 @@ class SignAttention(nn.Module):
         """The form."""
         return self.form
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Queries, keys and values, each [b, tokens, heads * width], to what is attended to, in their shape."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        return self.attended(q, k, v).transpose(1, 2).flatten(2)
-
     def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same per head, [b, heads, tokens, width]."""
+        """Per head, [b, heads, tokens, width]."""
         b_q, b_k = self.query(q), self.key(k)
         scale = q.shape[-1] ** -0.5
         if not self.query.rounds:
@@ -131,73 +122,9 @@ class SignAttention(nn.Module):
         return mean + b_q @ (b_k.transpose(2, 3) @ (v - mean)) * gain
 
 
-class Held:
-    """What the projections of one attention gave, until the layer behind it takes it."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, Tensor] = {}
-
-
-class Projection(nn.Module):
-    """A layer of queries, keys or values, whose result is held."""
-
-    def __init__(self, layer: nn.Module, name: str, held: Held) -> None:
-        super().__init__()
-        self.layer, self.name, self.held = layer, name, held
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the layer gives."""
-        y = self.layer(x)
-        self.held.parts[self.name] = y
-        return y
-
-
-class Attended(nn.Module):
-    """The layer behind an attention; works on what `attention` makes of the projections, not on what it is given.
-
-    So the network's own code goes on as it was written: what it computes between the projections and this layer
-    reaches nothing, and an exporter leaves it out.
-    """
-
-    def __init__(self, layer: nn.Module, attention: SignAttention, held: Held) -> None:
-        super().__init__()
-        self.layer, self.attention, self.held = layer, attention, held
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the layer gives; `x` is left aside."""
-        parts, self.held.parts = self.held.parts, {}
-        return self.layer(self.attention(parts["query"], parts["key"], parts["value"]))
-
-
 def binarisable(module: nn.Module, example: Inputs, said: Mapping[str, Any]) -> list[Attention]:
-    """The attentions of a network that `attend` can take over.
-
-    Raises: RefusedError when there is none, or one does more than softmax(q k / sqrt(d)) v with layers of its own.
-    """
-    found = [block.attention for block in examine(module, example, said).blocks if block.attention]
-    if not found:
-        raise RefusedError("the network has no attention; leave attention=softmax")
-    for each in found:
-        layers = [each.query, each.key, each.value, each.output]
-        if each.heads != each.kv_heads or len({*layers}) < 4 or not all(_is_layer_at(module, path) for path in layers):
-            raise RefusedError(
-                f"the attention {each.path!r} has no layers of its own for queries, keys, values and output with as "
-                "many heads each; leave attention=softmax"
-            )
-    with torch.no_grad():
-        before, after = (
-            outputs_of(net.eval()(*example))[0] for net in (module, attend(copy.deepcopy(module), found, FORMS[0]))
-        )
-    if float((after - before).abs().max()) > SAME * float(before.abs().max()):
-        raise RefusedError(
-            "the network's attention masks scores, or moves queries and keys behind their layers (as rotary positions "
-            "do), and signs would not; leave attention=softmax"
-        )
-    return found
-
-
-def _is_layer_at(module: nn.Module, path: str) -> bool:
-    return path in dict(module.named_modules()) and is_layer(module.get_submodule(path))
+    """The attentions of a network whose queries and keys can be signs. Raises: RefusedError, as `replaceable`."""
+    return replaceable(module, example, said, "leave attention=softmax")
 
 
 def attend(module: nn.Module, attentions: Sequence[Attention], form: str) -> nn.Module:
@@ -205,15 +132,4 @@ def attend(module: nn.Module, attentions: Sequence[Attention], form: str) -> nn.
 
     Until they are calibrated (`fakequant_prepare.calibrate`) the module gives what it gave.
     """
-    for found in attentions:
-        held = Held()
-        attention = SignAttention(form, found.heads, found.head_dim)
-        _wrap(module, found.output, lambda layer, a=attention, h=held: Attended(layer, a, h))
-        for name, path in (("query", found.query), ("key", found.key), ("value", found.value)):
-            _wrap(module, path, lambda layer, n=name, h=held: Projection(layer, n, h))
-    return module
-
-
-def _wrap(module: nn.Module, path: str, wrapper: Callable[[nn.Module], nn.Module]) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, wrapper(module.get_submodule(path)))
+    return take_over(module, attentions, lambda found: SignAttention(form, found.heads, found.head_dim))
