@@ -20,7 +20,7 @@ IDLE = {"rice_edgegpu", "rice_raspi4", "rice_pixel3", "rice_fpga"}
 ACCELERATORS = (
     "gpu", "dsp", "tpu", "fpga", "vpu", "gtx", "jetson", "630", "640", "1080ti", "titan", "opencl", "vulkan",
 )  # fmt: skip
-START = {"ops": 0.1, "taken": 1.0, "given": 1.0, "taps": 1.0, "bytes": 0.3, "launches": 0.02}
+START = {"ops": 0.1, "taken": 1.0, "given": 1.0, "taps": 1.0, "bytes": 0.3, "launches": 0.02, "inputs": 10.0}
 """What coefficients are about, in ms on a small core: where no device tells, this does."""
 
 MOST = 60

@@ -74,7 +74,7 @@ class Work:
     """What one node asks for. `operator` is the standard one that does the same work; `ops` counts a MAC as two
     (other nodes: one per output element). `dtype` is what the node computes in: `int8` between quantised tensors,
     `float16`, else `float32`. `product` says how a node that multiplies does it. `idle` marks work on what is known
-    to be 0: some runtimes leave it out.
+    to be 0: some runtimes leave it out. `fed` are the values among what it reads that come from outside the graph.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Work:
     activation_bytes: int
     product: Product | None = None
     idle: bool = False
+    fed: int = 0
 
     @property
     def bytes(self) -> int:
@@ -136,7 +137,8 @@ def count(proto: onnx.ModelProto, shapes: Mapping[str, Shape] | None = None, *, 
 class _Tensors:
     """What is known about the tensors of a graph: shapes, bits per element, and which are constant.
 
-    `products` are results that what follows may finish, `zeros` known to be 0, `widened` read by float kernels alone.
+    `products` are results that what follows may finish, `zeros` known to be 0, `widened` read by float kernels alone,
+    `inputs` come from outside.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class _Tensors:
     products: set[str] = field(default_factory=set)
     zeros: set[str] = field(default_factory=set)
     widened: set[str] = field(default_factory=set)
+    inputs: set[str] = field(default_factory=set)
 
     def copy(self) -> _Tensors:
         """A copy for a branch, which sees its parent's tensors."""
@@ -219,6 +222,7 @@ def _read_tensors(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tenso
             tensors.shapes.setdefault(name, sizes)
         if name not in tensors.bits:
             tensors.type(name, tensor.elem_type)
+    tensors.inputs.update(value.name for value in graph.input)
     uses = Counter(chain.from_iterable(node.input for node in nodes))
     for node in nodes:
         _follow(node, tensors)
@@ -342,6 +346,7 @@ def _work(node: Node, tensors: _Tensors) -> Work:
         activation_bytes=moved + written,
         product=_product(node, read, tensors, macs) if macs else None,
         idle=any(name in tensors.zeros for name in (*_data(node, tensors), *node.output)),
+        fed=sum(tensors.size(name) for name in read if name in tensors.inputs),
     )
 
 

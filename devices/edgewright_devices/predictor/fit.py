@@ -89,27 +89,27 @@ def scales(scaled: Floats) -> Floats:
 def nonnegative(normal: Floats, right: Floats) -> Floats:
     """The x >= 0 that minimises x' normal x / 2 - right' x for a positive definite `normal`.
 
-    Lawson and Hanson, Solving Least Squares Problems (1974), algorithm 23.10, on the normal equations.
+    Lawson and Hanson, Solving Least Squares Problems (1974), algorithm 23.10, on the normal equations; it begins with
+    every x free at 1, which is near where a fit ends, and not with none.
     """
-    x, free = np.zeros(len(right)), np.zeros(len(right), bool)
-    slope, least = right.copy(), 1e-9 * float(np.abs(right).max())
-    best = x
+    x, free = np.ones(len(right)), np.ones(len(right), bool)
+    least = 1e-9 * float(np.abs(right).max())
     for _ in range(3 * len(right)):
-        if free.all() or slope[~free].max() <= least:
-            break
-        free[np.argmax(np.where(free, -np.inf, slope))] = True
         while free.any():
             best = np.zeros(len(right))
             best[free] = np.linalg.solve(normal[np.ix_(free, free)], right[free])
             low = free & (best <= 0)
             if not low.any():
+                x = best
                 break
             step = float((x[low] / (x[low] - best[low])).min())
             x = x + step * (best - x)
             free &= x > 1e-12 * float(np.abs(x).max())
             x[~free] = 0
-        x = best
         slope = right - normal @ x
+        if free.all() or slope[~free].max() <= least:
+            break
+        free[np.argmax(np.where(free, -np.inf, slope))] = True
     return x
 
 

@@ -31,6 +31,7 @@ TERMS = tuple(
         *(f"{kind}.{what}" for kind in PRODUCTS for what in ("ops", "taken", "given", "launches")),
         *(f"{kind}.taps" for kind in ("window", "unit")),
         *(f"{kind}.{what}" for kind in OTHERS for what in ("bytes", "launches")),
+        "inputs",
         "weights.bytes",
         "spill.bytes",
         "launches",
@@ -90,7 +91,12 @@ def terms_of(work: Work, far: float = 1.0) -> Mapping[str, float]:
     width = "int8" if work.dtype == "int8" else "float"
     kind, product = kind_of(work), work.product
     spilt = max(0, work.activation_bytes - NEAR)
-    found = {f"{width}.{kind}.launches": 1.0, f"{width}.launches": 1.0, f"{width}.spill.bytes": spilt / 1e6}
+    found = {
+        f"{width}.{kind}.launches": 1.0,
+        f"{width}.launches": 1.0,
+        f"{width}.spill.bytes": spilt / 1e6,
+        f"{width}.inputs": work.fed / 1e6,
+    }
     if product is None:
         return found | {f"{width}.{kind}.bytes": work.bytes / 1e6}
     lanes = -(-product.given // LANES) * LANES if product.groups == 1 else product.given
