@@ -25,7 +25,8 @@ from edgewright.torchkit.losses import distilled  # noqa: E402
 from edgewright.torchkit.training import Training  # noqa: E402
 from edgewright_plugins.lower.export import lower_module, settled  # noqa: E402
 from edgewright_plugins.lower.rounding import wobble  # noqa: E402
-from edgewright_plugins.shiftadd.job import chosen, shifting  # noqa: E402
+from edgewright_plugins.shiftadd import Params  # noqa: E402
+from edgewright_plugins.shiftadd.job import chosen, groups, shifting  # noqa: E402
 from edgewright_plugins.shiftadd.mixture import balance, balanced, implied_share, mixtures  # noqa: E402
 from edgewright_plugins.shiftadd.prices import measured  # noqa: E402
 from networks_to_train import digits, first_digits, vit  # noqa: E402
@@ -106,8 +107,9 @@ def test_shares_come_within_five_points_of_what_latencies_imply(latencies: Seque
         initializer_range=0.15,
     )  # fmt: skip
     module = mixed(net, images)
-    training = Training(epochs=3, batch=32, rate=2e-3)
-    fit(module, TaskData(task, ("image",), 32), training, balanced(distilled(net), latencies, 0.1))
+    training = Training(epochs=3, batch=32, rate=1e-4)
+    objective = balanced(distilled(net), latencies, Params().balance)
+    fit(module, TaskData(task, ("image",), 32), training, objective, groups=groups)
     copy.deepcopy(module)  # torch refuses where something of a step is still held
     shares = [each.share for each in mixtures(module)]
     assert np.abs(np.array(shares) - implied_share(latencies)).max() < 0.05

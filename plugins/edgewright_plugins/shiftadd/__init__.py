@@ -42,7 +42,7 @@ class Params(TrainingParams):
         metadata={"help": "of a mixture's products and shifts, as in 6+4; none to measure them", "low": 1e-9},
     )
     balance: float = field(
-        default=0.1, metadata={"help": "weight of the loss that evens out what a mixture's experts cost", "low": 0}
+        default=0.05, metadata={"help": "weight of the loss that evens out what a mixture's experts cost", "low": 0}
     )
     attention: str = field(
         default="softmax",

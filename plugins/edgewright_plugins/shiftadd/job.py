@@ -27,7 +27,8 @@ from edgewright_plugins.shiftadd.prices import measured
 
 RATES = {"weights": 5e-4, "powers": 2e-4}
 FASTER = 20.0
-"""How many times the rate powers and signs learn with: a power must move by a half before a weight changes."""
+"""How many times the rate powers, signs and routers learn with: a power must move by a half before a weight changes,
+and a router starts from chance where weights start from what they were."""
 DECAY = 1e-2
 KINDS = {"weights": ShiftLayer, "powers": PowerLayer}
 
@@ -159,9 +160,10 @@ def settings(params: Params) -> Training:
 
 
 def groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Powers and signs apart: they learn faster, and nothing draws them to 0, which is the weight of one step."""
+    """Powers, signs and routers apart: they learn faster, and nothing draws them to 0, where a weight is one step."""
     layers = [each for each in module.modules() if isinstance(each, PowerLayer)]
-    own = [parameter for layer in layers for parameter in (layer.shift, layer.sign)]
+    powers = [parameter for layer in layers for parameter in (layer.shift, layer.sign)]
+    own = [*powers, *(parameter for each in mixtures(module) for parameter in each.router.parameters())]
     rest = [
         {**group, "params": [each for each in group["params"] if all(each is not other for other in own)]}
         for group in decayed_and_not(module, DECAY)

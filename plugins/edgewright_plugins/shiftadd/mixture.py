@@ -96,12 +96,15 @@ def mixtures(module: nn.Module) -> list[Mixture]:
 
 
 def balanced(usual: Objective, latencies: Sequence[float], weight: float) -> Objective:
-    """The usual objective and `weight` times the mean balance loss over the mixtures (equation 4)."""
+    """The usual objective and `weight` times each mixture's balance loss (equation 4).
+
+    Losses are added up: a mean would leave each router of a deep network next to nothing.
+    """
 
     def objective(module: nn.Module, batch: Batch) -> Tensor:
         loss = usual(module, batch)
         each = [balance(logits, latencies) for mixture in mixtures(module) for logits in mixture.logits]
-        return loss + weight * torch.stack(each).mean() if each else loss
+        return loss + weight * torch.stack(each).sum() if each else loss
 
     return objective
 
