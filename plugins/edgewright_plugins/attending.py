@@ -28,8 +28,15 @@ class HeadedAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries, keys and values, each [b, tokens, heads * width], to what is attended to, in their shape."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        return self.attended(q, k, v).transpose(1, 2).flatten(2)
+        return self.joined(self.attended(*(self.split(part) for part in (query, key, value))))
+
+    def split(self, part: Tensor) -> Tensor:
+        """[b, tokens, heads * width] by head: [b, heads, tokens, width]."""
+        return part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def joined(self, parts: Tensor) -> Tensor:
+        """[b, heads, tokens, width] side by side: [b, tokens, heads * width]."""
+        return parts.transpose(1, 2).flatten(2)
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same per head, [b, heads, tokens, width]."""

@@ -21,6 +21,7 @@ MODULES = (
     "edgewright_plugins.quantize",
     "edgewright_plugins.shiftadd",
     "edgewright_plugins.simplify",
+    "edgewright_plugins.sparsifiner",
     "edgewright_plugins.stvit",
     "edgewright_plugins.token_merge",
     "edgewright_plugins.token_slim",

@@ -1,0 +1,115 @@
+"""Learned sparse attention on CIFAR-10, on the ViT of `networks.py`, against random masks; goes on after a kill.
+
+    python benchmarks/sparsifiner.py train --data DIR --work DIR --seeds 1
+
+Each of 6 blocks computes half of its attention: tiles of 16 queries see 4 of 8 blocks of 8 keys. `sparsifiner` is the
+method; `random` has masks of the same density that are drawn once, and learns as long. Both learn from labels and from
+the whole network. The test split is read once per training that ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks import trained
+from torch import nn
+from train_reference import accuracy, cifar10
+from training_runs import inputs, limited, train_command
+
+from edgewright.task import Task
+from edgewright.torchkit.data import TaskData
+from edgewright.torchkit.fit import fit
+from edgewright.torchkit.losses import distilled
+from edgewright_plugins.sparsifiner import Params
+from edgewright_plugins.sparsifiner.attention import sparse_attentions
+from edgewright_plugins.sparsifiner.job import planned, sparse
+from edgewright_plugins.sparsifiner.learn import connecting, groups, kept, settings, start, teacher_of
+
+NETWORK = "vit"
+WAYS = ("sparsifiner", "random")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: how masks come about, with which seed."""
+
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.way}-{self.seed}"
+
+
+def build(case: Case, params: Params, task: Task) -> nn.Module:
+    """The network of a case, its predictors fitted, before it trains."""
+    network, batches = trained(NETWORK), inputs(task, "calibration", 64, 4)
+    sparse(network, planned(network, tuple(each[:1] for each in batches[0]), {}, params), params.rank)
+    if case.way == "random":
+        draw_masks(network, case.seed)
+    else:
+        start(network.eval(), batches)
+    return network
+
+
+def draw_masks(module: nn.Module, seed: int) -> None:
+    """Masks as they are drawn once in the place of those that predictors find; in place."""
+    generator = torch.Generator().manual_seed(seed)
+    for each in sparse_attentions(module):
+        drawn = torch.rand(each.bias.shape, generator=generator)
+        each.rule = lambda found, drawn=drawn: drawn.expand_as(found)
+
+
+def run_case(case: Case, task: Task, params: Params, work: Path) -> None:
+    """Train one case and read its accuracy; a case that is done is left alone."""
+    folder = work / case.name
+    file = folder / "result.json"
+    if file.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(case.seed)
+    net = build(case, params, task)
+    result: dict[str, Any] = {**asdict(case), "before": round(accuracy(net.eval(), task, "selection"), 2)}
+    print(case.name, "before training", result["before"], flush=True)
+    objective = connecting(distilled(teacher_of(net), None, weight=params.distill))
+    data = TaskData(replace(task, seed=case.seed), ("image",), params.batch, augment=task.augment)
+    fitted = fit(net, data, replace(settings(params), seed=case.seed), objective, folder=folder, groups=groups)
+    torch.save(net.state_dict(), folder / "net.pt")
+    share, mass = kept(net, inputs(task, "calibration", 250, 4))
+    result |= {"epochs": params.epochs, "examples": task.size("training"), "seconds": round(fitted.seconds)}
+    result |= {"pairs": round(100 * share, 1), "attention": round(100 * mass, 1)}
+    result |= {split: round(accuracy(net, task, split), 2) for split in ("selection", "test")}
+    file.write_text(json.dumps(result))
+    print(result, flush=True)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Every case that is not done, the method first."""
+    task = limited(cifar10(options.data), options.limit)
+    for seed in range(options.seeds):
+        for way in options.ways:
+            run_case(Case(way, seed), task, Params(epochs=options.epochs), options.work)
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """What the command line says; `run` is the function that does it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = train_command(commands, train, epochs=10, ways=WAYS)
+    for command in (training,):
+        command.add_argument("--data", required=True)
+        command.add_argument("--work", type=Path, required=True)
+    return parser.parse_args(given)
+
+
+if __name__ == "__main__":
+    chosen = arguments(sys.argv[1:])
+    chosen.run(chosen)
