@@ -26,6 +26,7 @@ from edgewright_exporters.kernels import (
     qgemm,
     softmax,
 )
+from edgewright_exporters.kernels.attention_panel import AttentionCase
 from edgewright_exporters.kernels.qconv_cut import QConvCase
 from edgewright_exporters.kernels.window import Window, blocked
 
@@ -198,7 +199,7 @@ def quantised_product(case: qgemm.QGemmCase, x: Array, weight: Array, scales: Ar
 
 
 def _attention(tokens: int, heads: int, size: int) -> Comparison:
-    case = attention.AttentionCase(1, tokens, tokens, heads, size, size**-0.5)
+    case = AttentionCase(1, tokens, tokens, heads, size, size**-0.5)
     inputs = dict(zip("qkv", np.split(_normal(1, tokens, 3 * heads * size), 3, axis=-1)))
     inputs = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     node = helper.make_node("MultiHeadAttention", list("qkv"), ["y"], domain="com.microsoft", num_heads=heads)

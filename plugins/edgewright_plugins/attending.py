@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from edgewright.torchkit.data import Inputs
 from edgewright.torchkit.fakequant import is_layer
 from edgewright.torchkit.losses import outputs_of
 
+PARTS = ("query", "key", "value")
 SAME = 1e-3
 """How far, over their scale, outputs may move when the attention is computed here instead of by the network's code."""
 
@@ -51,16 +52,16 @@ class Held:
 
 
 class Projection(nn.Module):
-    """A layer of queries, keys or values, whose result is held."""
+    """A layer of queries, keys or values, or of all three side by side, whose result is held."""
 
-    def __init__(self, layer: nn.Module, name: str, held: Held) -> None:
+    def __init__(self, layer: nn.Module, names: Sequence[str], held: Held) -> None:
         super().__init__()
-        self.layer, self.name, self.held = layer, name, held
+        self.layer, self.names, self.held = layer, names, held
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives."""
         y = self.layer(x)
-        self.held.parts[self.name] = y
+        self.held.parts.update(zip(self.names, y.chunk(len(self.names), dim=-1), strict=True))
         return y
 
 
@@ -78,7 +79,7 @@ class Attended(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives; `x` is left aside."""
         parts, self.held.parts = self.held.parts, {}
-        return self.layer(self.attention(parts["query"], parts["key"], parts["value"]))
+        return self.layer(self.attention(*(parts[name] for name in PARTS)))
 
 
 def replaceable(module: nn.Module, example: Inputs, said: Mapping[str, Any], otherwise: str) -> list[Attention]:
@@ -90,11 +91,11 @@ def replaceable(module: nn.Module, example: Inputs, said: Mapping[str, Any], oth
     if not found:
         raise RefusedError(f"the network has no attention; {otherwise}")
     for each in found:
-        layers = [each.query, each.key, each.value, each.output]
-        if each.heads != each.kv_heads or len({*layers}) < 4 or not all(_is_layer_at(module, path) for path in layers):
+        layers = [*_projections(each), each.output]
+        if each.heads != each.kv_heads or len(layers) == 3 or not all(_is_layer_at(module, path) for path in layers):
             raise RefusedError(
-                f"the attention {each.path!r} has no layers of its own for queries, keys, values and output with as "
-                f"many heads each; {otherwise}"
+                f"the attention {each.path!r} has no layers for queries, keys and values, one or three, and for its "
+                f"output, with as many heads each; {otherwise}"
             )
     ours = take_over(copy.deepcopy(module), found, lambda each: HeadedAttention(each.heads))
     with torch.no_grad():
@@ -105,6 +106,14 @@ def replaceable(module: nn.Module, example: Inputs, said: Mapping[str, Any], oth
             f"do), which would be left out; {otherwise}"
         )
     return found
+
+
+def _projections(found: Attention) -> Mapping[str, list[str]]:
+    """The layers before an attention, and what each gives."""
+    layers: dict[str, list[str]] = {}
+    for name, path in zip(PARTS, (found.query, found.key, found.value), strict=True):
+        layers.setdefault(path, []).append(name)
+    return layers
 
 
 def _is_layer_at(module: nn.Module, path: str) -> bool:
@@ -118,8 +127,8 @@ def take_over(
     for found in attentions:
         held, attention = Held(), make(found)
         _wrap(module, found.output, lambda layer, a=attention, h=held: Attended(layer, a, h))
-        for name, path in (("query", found.query), ("key", found.key), ("value", found.value)):
-            _wrap(module, path, lambda layer, n=name, h=held: Projection(layer, n, h))
+        for path, names in _projections(found).items():
+            _wrap(module, path, lambda layer, n=names, h=held: Projection(layer, n, h))
     return module
 
 

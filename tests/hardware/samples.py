@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgewright.grids import SHIFTS
 from edgewright_exporters.kernels import (
     attention,
+    blockattention,
     conv,
     depthwise,
     gelu,
@@ -27,6 +28,8 @@ from edgewright_exporters.kernels import (
     softmax,
     window,
 )
+from edgewright_exporters.kernels.attention_panel import AttentionCase
+from edgewright_exporters.kernels.blockattention import BlockAttentionCase
 from edgewright_exporters.kernels.codebook import INT4
 from edgewright_exporters.kernels.qconv_cut import QConvCase
 from edgewright_exporters.kernels.requantise import LIMITS
@@ -141,12 +144,23 @@ def _attention(rng: Random, isa: Isa, number: int) -> Sample:
     queries, keys = _any(rng, (1, 5, 16, 29)), _any(rng, (1, 7, 31, 50))
     heads, size, packed = _any(rng, (1, 2, 3)), _any(rng, (5, 20, 32)), bool(number % 2)
     keys = queries if packed else keys
-    case = attention.AttentionCase(2, queries, keys, heads, size, size**-0.5, packed=packed)
+    case = AttentionCase(2, queries, keys, heads, size, size**-0.5, packed=packed)
     q, k, v = (2 * _floats(rng, 2, tokens, heads * size) for tokens in (queries, keys, keys))
     values = {"qkv": np.concatenate((q, k, v), axis=-1)} if packed else {"q": q, "k": k, "v": v}
     wanted = attention.reference(case, q=q, k=k, v=v)
     tile = _tile(attention, case, isa, number)
     return Sample(attention, case, tile, values, wanted, CLOSE * np.abs(v).max())
+
+
+def _blockattention(rng: Random, isa: Isa, number: int) -> Sample:
+    queries, keys, size = _any(rng, (1, 16, 37)), _any(rng, (1, 7, 31, 50)), _any(rng, (5, 32))
+    case = BlockAttentionCase(2, queries, keys, 2, size, size**-0.5, tile=_any(rng, (16, 32)), block=_any(rng, (3, 8)))
+    q, k, v = (2 * _floats(rng, 2, tokens, 2 * size) for tokens in (queries, keys, keys))
+    mask = (_floats(rng, 2, 2, case.tiles, case.blocks) > 0).astype(np.float32)
+    mask[..., 0] = 1
+    values = {"q": q, "k": k, "v": v, "mask": mask}
+    tile = _tile(blockattention, case, isa, number)
+    return Sample(blockattention, case, tile, values, blockattention.reference(case, **values), CLOSE * np.abs(v).max())
 
 
 def _hamming(rng: Random, isa: Isa, number: int) -> Sample:
@@ -299,6 +313,7 @@ MAKERS: Mapping[str, Callable[[Random, Isa, int], Sample]] = {
     "qgemm of 4 bits": _qgemm4,
     "qgemm of shifts": _shifts,
     "attention": _attention,
+    "blockattention": _blockattention,
     "hamming": _hamming,
     "norm": _norm,
     "softmax": _softmax,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright_exporters.kernels import attention
-from edgewright_exporters.kernels.attention import AttentionCase, AttentionTile
+from edgewright_exporters.kernels.attention_panel import AttentionCase, AttentionTile
 from edgewright_exporters.tir.compiler import compile_object
 from edgewright_exporters.tir.isa import Isa, isa_named, isa_names
 

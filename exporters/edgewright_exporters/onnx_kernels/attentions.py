@@ -8,7 +8,7 @@ from math import prod
 
 import onnx
 
-from edgewright_exporters.kernels.attention import AttentionCase
+from edgewright_exporters.kernels.attention_panel import AttentionCase
 from edgewright_exporters.onnx_kernels.match import Match, match
 from edgewright_exporters.onnx_kernels.views import View, goal_view, source_view
 from edgewright_exporters.onnx_kernels.wiring import Wiring, attributes, is_standard, other_input
@@ -20,17 +20,14 @@ def attentions(wiring: Wiring) -> Iterator[Match]:
     What adds to the scores must be zero, as the mask of models that mask nothing is.
     """
     for node in wiring.nodes:
-        found = _matched(wiring, node) if is_standard(node, "MatMul") else None
+        product = _scores(wiring, node.input[0]) if is_standard(node, "MatMul") else None
+        found = None if product is None else attention_of(wiring, node, *product)
         if found is not None:
             yield found
 
 
-def _matched(wiring: Wiring, last: onnx.NodeProto) -> Match | None:
-    """The attention that ends with the product `last`, of shares and values."""
-    product = _scores(wiring, last.input[0])
-    if product is None:
-        return None
-    node, factor = product
+def attention_of(wiring: Wiring, last: onnx.NodeProto, node: onnx.NodeProto, factor: float) -> Match | None:
+    """The attention of the scores `node` times `factor`, that ends with the product `last` of shares and values."""
     q, k, v = (source_view(wiring, name) for name in (*node.input, last.input[1]))
     y = goal_view(wiring, last.output[0])
     if q is None or k is None or v is None or y is None or v.factor != 1.0:
@@ -92,16 +89,22 @@ def _swapped(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _scores(wiring: Wiring, shares: str) -> tuple[onnx.NodeProto, float] | None:
     """The product of queries and keys behind `shares`, and the factor that scores are multiplied by."""
-    softmax = wiring.maker(_guarded(wiring, shares))
-    axes = wiring.floats(shares)
-    if not is_standard(softmax, "Softmax") or softmax is None or axes is None:
+    softmax = softmax_of(wiring, _guarded(wiring, shares))
+    if softmax is None:
         return None
-    if attributes(softmax).get("axis", -1) not in (-1, len(axes) - 1):
-        return None
-    return _scaled_product(wiring, _unmasked(wiring, softmax.input[0]))
+    return scaled_product(wiring, _unmasked(wiring, softmax.input[0]))
 
 
-def _scaled_product(wiring: Wiring, name: str) -> tuple[onnx.NodeProto, float] | None:
+def softmax_of(wiring: Wiring, shares: str) -> onnx.NodeProto | None:
+    """The softmax over the last axis that gives `shares`."""
+    node, axes = wiring.maker(shares), wiring.floats(shares)
+    if node is None or not is_standard(node, "Softmax") or axes is None:
+        return None
+    return node if attributes(node).get("axis", -1) in (-1, len(axes) - 1) else None
+
+
+def scaled_product(wiring: Wiring, name: str) -> tuple[onnx.NodeProto, float] | None:
+    """The `MatMul` whose product, times a positive number, a value is; and the number."""
     node, factor = wiring.maker(name), 1.0
     if node is not None and is_standard(node, "Mul", "Div"):
         number = wiring.number(node.input[1])

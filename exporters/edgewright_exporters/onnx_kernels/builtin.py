@@ -34,6 +34,9 @@ class Pattern:
 
 KERNELS = (
     Pattern("attention", "softmax(Q K') V of all heads, scores never in memory", "attentions:attentions"),
+    Pattern(
+        "blockattention", "softmax(Q K') V of the blocks of keys that a mask names", "blockattentions:blockattentions"
+    ),
     Pattern("conv", "convolution of float32 with bias, residual and activation", "convs:convs"),
     Pattern("gatedconv", "convolution of the channels that a predictor names while it runs", "gatedconvs:gatedconvs"),
     Pattern("gemm", "product of float32 with constant weights, with what follows it", "products:products"),

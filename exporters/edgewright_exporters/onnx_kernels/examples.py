@@ -25,6 +25,11 @@ def graph(inputs: str, outputs: str, constants: Sequence[str], body: str) -> str
     return f"{HEAD} ({inputs}) => ({outputs}) {given} {{ {body} }}"
 
 
+def _places(name: str, count: int, size: int) -> str:
+    """In which of groups of `size` each of `count` is, as text."""
+    return f"int64[{count}] {name} = {{{', '.join(str(at // size) for at in range(count))}}}"
+
+
 _HEADS = ("int64[4] heads = {2, 5, 3, 4}", "int64[3] joined = {2, 5, 12}")
 _TURN = "Transpose<perm=[0,2,1,3]>"
 _QK = f"ah = Reshape(a, heads) q = {_TURN}(ah) bh = Reshape(b, heads) k = Transpose<perm=[0,2,3,1]>(bh)"
@@ -60,6 +65,20 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
             "float[2,5,12] y",
             _HEADS,
             f"{_QKV} s = MatMul(q, k) p = Softmax<axis=-1>(s) o = MatMul(p, v) t = {_TURN}(o) y = Reshape(t, joined)",
+        ),
+    ),
+    "blockattention": (
+        graph(
+            "float[2,37,12] a, float[2,37,12] b, float[2,37,12] c, float[2,3,3,5] m",
+            "float[2,37,12] y",
+            (
+                *("int64[4] heads = {2, 37, 3, 4}", "int64[3] joined = {2, 37, 12}"),
+                *(_places("row", 37, 16), _places("column", 37, 8)),
+                *("float[1] zero = {0}", "float[1] none = {-inf}", "float[5] some = {9, 0, 0, 0, 0}"),
+            ),
+            f"{_QKV} s = MatMul(q, k) n = Add(m, some) g = Greater(n, zero) e = Gather<axis=2>(g, row) "
+            "f = Gather<axis=3>(e, column) w = Where(f, s, none) p = Softmax<axis=-1>(w) o = MatMul(p, v) "
+            f"t = {_TURN}(o) y = Reshape(t, joined)",
         ),
     ),
     "conv": (

@@ -21,6 +21,7 @@ from edgewright_exporters.tir.isa import Isa
 
 CASES = {
     "attention": "AttentionCase",
+    "blockattention": "BlockAttentionCase",
     "conv": "ConvCase",
     "depthwise": "DepthwiseCase",
     "gatedconv": "GatedConvCase",
