@@ -75,6 +75,8 @@ class Work:
     (other nodes: one per output element). `dtype` is what the node computes in: `int8` between quantised tensors,
     `float16`, else `float32`. `product` says how a node that multiplies does it. `idle` marks work on what is known
     to be 0: some runtimes leave it out. `fed` are the values among what it reads that come from outside the graph.
+    `critical` marks what multiplies on the path with the most MACs: no runtime can do that at the same time as the
+    rest of the path, however many kernels it runs at once.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Work:
     product: Product | None = None
     idle: bool = False
     fed: int = 0
+    critical: bool = False
 
     @property
     def bytes(self) -> int:
@@ -178,6 +181,7 @@ def _count(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> 
     works: list[Work] = []
     opaque: list[str] = []
     uncounted: list[str] = []
+    path = _heaviest_path(nodes, tensors)
     for node in nodes:
         if node.op_type == "If":
             inner = max((_count(each, nodes_of(each), tensors) for each in branches(node)), key=lambda load: load.macs)
@@ -187,12 +191,33 @@ def _count(graph: onnx.GraphProto, nodes: Sequence[Node], tensors: _Tensors) -> 
         elif _is_free(node, tensors):
             continue
         elif not _is_opaque(node) and _known(node, tensors):
-            works.append(_work(node, tensors))
+            works.append(_work(node, tensors, critical=node.output[0] in path))
         elif _is_opaque(node) or _multiplies(node):
             opaque.append(_label(node))
         else:
             uncounted.append(_label(node))
     return Workload(tuple(works), tuple(opaque), tuple(uncounted))
+
+
+def _heaviest_path(nodes: Sequence[Node], tensors: _Tensors) -> set[str]:
+    """What is written along the path through the graph that has the most MACs, work on zeros left out."""
+    total: dict[str, int] = {"": 0}
+    before: dict[str, str] = {}
+    for node in nodes:
+        most, longest = max([(total.get(name, 0), name) for name in node.input], default=(0, ""))
+        own = _live_macs(node, tensors) if _multiplies(node) else 0
+        for name in node.output:
+            total[name], before[name] = most + own, longest
+    path, name = set[str](), max(total, key=lambda name: total[name])
+    while name in before:
+        path.add(name)
+        name = before[name]
+    return path
+
+
+def _live_macs(node: Node, tensors: _Tensors) -> int:
+    counted = not _is_opaque(node) and _known(node, tensors) and tensors.zeros.isdisjoint(_data(node, tensors))
+    return _macs(node, _operands(node), tensors) if counted else 0
 
 
 def _label(node: Node) -> str:
@@ -329,7 +354,7 @@ def _operands(node: Node) -> list[str]:
     return read[:1] if node.op_type in PARAMETRIC else read
 
 
-def _work(node: Node, tensors: _Tensors) -> Work:
+def _work(node: Node, tensors: _Tensors, *, critical: bool) -> Work:
     read = _operands(node)
     macs = _macs(node, read, tensors)
     weights = sum(tensors.bytes(name) for name in read if name in tensors.constants)
@@ -347,6 +372,7 @@ def _work(node: Node, tensors: _Tensors) -> Work:
         product=_product(node, read, tensors, macs) if macs else None,
         idle=any(name in tensors.zeros for name in (*_data(node, tensors), *node.output)),
         fed=sum(tensors.size(name) for name in read if name in tensors.inputs),
+        critical=critical and macs > 0,
     )
 
 

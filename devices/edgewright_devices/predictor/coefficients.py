@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewright.errors import TargetError, suggest
 from edgewright.types import Target
-from edgewright_devices.predictor.fit import Floats, Posterior
+from edgewright_devices.predictor.fit import SERIAL, Floats, Posterior
 from edgewright_devices.predictor.kernels import INDEX, TERMS, WIDTHS
 
 PRIOR = Path(__file__).parent / "prior.json"
@@ -83,14 +83,16 @@ def known_of(target: Target, quantity: str) -> Known | None:
 
 
 def assumed(target: Target) -> Known:
-    """Latency by the prior and the target's peaks. What devices differ by is one unknown for each width."""
+    """Latency by the prior and the target's peaks, one kernel at a time. What devices differ by is one unknown for each
+    width.
+    """
     prior = read_prior(target.unit)
     unit, columns = np.zeros(len(TERMS)), np.zeros((len(TERMS), len(WIDTHS)))
     for at, width in enumerate(WIDTHS):
         peak = target.compute.get("int8" if width == "int8" else "float32", target.compute["float32"]).value
         scale = prior.scales[width]
         mask = np.array([name.startswith(width) for name in TERMS])
-        unit[mask] = prior.coefficients[mask] * scale.median / peak
+        unit[mask] = (prior.coefficients * SERIAL)[mask] * scale.median / peak
         columns[mask, at] = unit[mask] * scale.sd
     spread = np.hstack([np.diag(unit * prior.loose), columns])
     return Known(Posterior(unit, spread, prior.noise), prior.n, prior.source, fitted=False)

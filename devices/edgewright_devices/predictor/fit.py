@@ -22,6 +22,9 @@ LOOSE = 3.0
 STARTS = [TERMS.index(next(name for name in TERMS if name.startswith(width))) for width in WIDTHS]
 """Where the terms of each width begin."""
 
+SERIAL = np.array([".path." not in name for name in TERMS], dtype=float)
+"""Leaves out the terms of the path, for devices that run one kernel at a time."""
+
 NOISE = 0.03
 """What a sum of terms is off by at the least, relative: how strongly measurements pull against the prior."""
 
@@ -46,11 +49,22 @@ class Posterior:
         unsure = np.linalg.norm(terms @ self.spread, axis=1)
         return value, np.hypot(unsure / np.maximum(value, 1e-12), self.noise)
 
+    def only(self, kept: Floats) -> Posterior:
+        """This posterior with nothing but the terms that `kept` has 1 for."""
+        return Posterior(self.coefficients * kept, self.spread * kept[:, None], self.noise)
+
 
 def fit(terms: Floats, measured: Floats, prior: Floats, loose: float = LOOSE) -> Posterior:
     """The coefficients that explain `measured` (n) by `terms` (n x m), pulled towards a multiple of `prior` (m).
 
-    Errors count relative to what was measured, and those beyond two standard deviations by their size only
+    Whether the device runs kernels beside the path at the same time is what predicts networks left out better.
+    """
+    modes = [_fit(terms * mode, measured, prior, loose).only(mode) for mode in (SERIAL, np.ones(len(SERIAL)))]
+    return min(modes, key=lambda posterior: posterior.noise)
+
+
+def _fit(terms: Floats, measured: Floats, prior: Floats, loose: float) -> Posterior:
+    """Errors count relative to what was measured, and those beyond two standard deviations by their size only
     (Huber's weights): some measurements were disturbed.
     """
     scaled = terms * prior / measured[:, None]
@@ -116,13 +130,14 @@ def nonnegative(normal: Floats, right: Floats) -> Floats:
 def learn_prior(places: list[tuple[Floats, Floats]], start: Floats, rounds: int = 8) -> Floats:
     """The one set of coefficients that explains many devices, each up to its own scale (alternating least squares).
 
-    `start` counts as faintly as it takes to decide what no device tells.
+    `start` counts as faintly as it takes to decide what no device tells. Terms of the path stay there: few devices run
+    kernels side by side, and those do not tell what the others do.
     """
     ratio = np.ones(len(start))
     for _ in range(rounds):
         normal, right = np.zeros((len(start),) * 2), np.zeros(len(start))
         for terms, measured in places:
-            rows = terms * start / measured[:, None]
+            rows = terms * SERIAL * start / measured[:, None]
             rows = rows * scales(rows * ratio)
             errors = np.abs(1 - rows @ ratio)
             weights = np.minimum(1.0, 2 * np.median(errors) / np.maximum(errors, 1e-12)) / len(rows)

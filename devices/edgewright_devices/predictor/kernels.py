@@ -32,6 +32,7 @@ TERMS = tuple(
         *(f"{kind}.taps" for kind in ("window", "unit")),
         *(f"{kind}.{what}" for kind in OTHERS for what in ("bytes", "launches")),
         "inputs",
+        "path.ops",
         "weights.bytes",
         "spill.bytes",
         "launches",
@@ -39,7 +40,9 @@ TERMS = tuple(
 )
 """`ops` are million multiply-adds, `taken` and `given` million values that enter a sum, each packed once, and that
 leave one, `taps` million places that a window reads, `bytes` megabytes moved between a kernel and memory, `launches`
-kernels: of a class, and of all. `spill` is what a kernel moves of data beyond `NEAR`, which no cache near a core holds.
+kernels: of a class, and of all. `inputs` are million values that come from outside, which runtimes convert or copy.
+`path.ops` are those of the heaviest path: kernels beside it may run at the same time. `spill` is what a kernel moves
+of data beyond `NEAR`, which no cache near a core holds.
 """
 
 INDEX = {name: at for at, name in enumerate(TERMS)}
@@ -100,10 +103,12 @@ def terms_of(work: Work, far: float = 1.0) -> Mapping[str, float]:
     if product is None:
         return found | {f"{width}.{kind}.bytes": work.bytes / 1e6}
     lanes = -(-product.given // LANES) * LANES if product.groups == 1 else product.given
+    ops = product.rows * lanes * product.taken * product.window / 1e6
     if kind in {"window", "unit"}:
         found[f"{width}.{kind}.taps"] = product.rows * product.window / 1e6
     return found | {
-        f"{width}.{kind}.ops": product.rows * lanes * product.taken * product.window / 1e6,
+        f"{width}.{kind}.ops": ops,
+        f"{width}.path.ops": ops * work.critical,
         f"{width}.{kind}.taken": product.rows * product.taken * product.groups * product.window / 1e6,
         f"{width}.{kind}.given": product.rows * product.given / 1e6,
         f"{width}.weights.bytes": far * work.weight_bytes / 1e6,
