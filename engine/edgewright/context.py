@@ -119,11 +119,11 @@ class Workbench:
             return plain(self.bench.device.profile(opened, runs=30))
 
     def feed(self, model: Model, split: str = "calibration", limit: int | None = None) -> Iterator[Arrays]:
-        """Full batches of what the model's inputs take; recurrent states start at zero."""
+        """Full batches of what one run of the model takes; recurrent states are zero, and steps the first."""
         batch = self.bench.recipe.batch
         for each in self.bench.task.batches(split, batch, limit=limit):
             if len(each.ids) == batch:
-                yield {**each.inputs, **zero_states(model)}
+                yield {**next(model.signature.steps(each.inputs)), **zero_states(model)}
 
     def outputs(self, model: Model, split: str = "selection", limit: int | None = None) -> Arrays:
         """The model's outputs over a split, computed on this host."""

@@ -60,7 +60,7 @@ def revived(shelf: Model, rewritten: Model, key: str) -> Model:
         read_into(graph.module, stage.graph.path)
         return graph
 
-    return sealed(_with_graphs(shelf, revive), key)
+    return sealed(replace(_with_graphs(shelf, revive), example=rewritten.example), key)
 
 
 def _with_graphs(model: Model, graph_of: Callable[[Stage], Graph]) -> Model:

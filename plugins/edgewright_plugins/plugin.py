@@ -12,6 +12,7 @@ MODULES = (
     "edgewright_plugins.ftwt",
     "edgewright_plugins.gates",
     "edgewright_plugins.half",
+    "edgewright_plugins.kv_skip",
     "edgewright_plugins.lift",
     "edgewright_plugins.loaders",
     "edgewright_plugins.lower",

@@ -15,8 +15,11 @@ from edgewright.types import Arrays
 
 
 def read_example(bundle: Bundle) -> dict[str, Any]:
-    """The bundle's example, by name. Raises: InputError."""
-    return _read(bundle.example_inputs)
+    """The bundle's example, by name: what one run takes, so the first step of it where it holds many.
+
+    Raises: InputError.
+    """
+    return next(bundle.signature.steps(_read(bundle.example_inputs)))
 
 
 def open_stream(bundle: Bundle) -> Iterator[Arrays]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from edgewright.errors import InputError
-from edgewright.types import Array, Arrays
+from edgewright.types import Array, Arrays, Signature
 
 if TYPE_CHECKING:
     from edgewright_runtime.loaded import Loaded
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What examples were answered, stacked: outputs by name, exits int64 [examples], milliseconds of each run."""
+    """What examples were answered, stacked: outputs by name, exits int64 [examples], milliseconds of each block."""
 
     outputs: Arrays
     exits: Array
@@ -36,7 +36,7 @@ def infer(
 
     Args:
         loaded: The bundle; its recurrent state is reset before each block.
-        arrays: Inputs by name, axis 0 being the example.
+        arrays: Inputs by name, axis 0 being the example; of a recurrent bundle axis 1 may hold many steps.
         batch: Examples per run where the graph leaves it open; a fixed batch of the graph is kept, and
             the last block is filled up with copies of its last example, whose outputs are dropped.
         deadline_ms: Of each run.
@@ -47,12 +47,16 @@ def infer(
     parts: list[dict[str, Any]] = []
     exits: list[int] = []
     spent: list[float] = []
+    signature = loaded.bundle.signature
     for block in _blocks(loaded, arrays, batch):
         loaded.reset()
-        result = loaded.run(block.feeds, deadline_ms=deadline_ms, through=through)
-        parts.append(block.kept({name: result.outputs[name] for name in _answers(loaded)}))
-        exits += result.exits[: block.examples]
-        spent.append(result.spent_ms)
+        results = [
+            loaded.run(feeds, deadline_ms=deadline_ms, through=through) for feeds in signature.steps(block.feeds)
+        ]
+        answers = [{name: each.outputs[name] for name in _answers(loaded)} for each in results]
+        parts.append(block.kept(_in_time(signature, answers)))
+        exits += results[-1].exits[: block.examples]
+        spent.append(sum(each.spent_ms for each in results))
     return Answers(_stacked(parts), np.array(exits, np.int64), tuple(spent))
 
 
@@ -111,6 +115,17 @@ def _answers(loaded: Loaded) -> list[str]:
     states = {link.output for link in signature.state}
     names = [spec.name for spec in signature.outputs]
     return [name for name in names if name not in states] or names
+
+
+def _in_time(signature: Signature, found: Sequence[Arrays]) -> Arrays:
+    """The outputs of the steps of one example: joined on axis 1 where a run gives one of size 1, else the last."""
+    if len(found) == 1:
+        return found[0]
+    along = [spec.name for spec in signature.outputs if spec.shape[1:2] == (1,)]
+    return {
+        name: np.concatenate([each[name] for each in found], 1) if name in along else last
+        for name, last in found[-1].items()
+    }
 
 
 def _filled(block: Any, size: int) -> Any:

@@ -278,7 +278,9 @@ class Bench:
 
     def _example(self, model: Model) -> Arrays:
         """A real input; of a model that takes something else than the task gives, a part of a network, its own."""
-        return self.sample() if self._task_fits(model) or not model.example else model.example
+        if self._task_fits(model) or not model.example:
+            return self.sample()
+        return {spec.name: model.example[spec.name] for spec in model.signature.fed}
 
     def _task_fits(self, model: Model) -> bool:
         own = model.example

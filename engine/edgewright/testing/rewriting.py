@@ -68,10 +68,10 @@ def writes_itself_down(offer: Offer[Transform], rig: Rig) -> Refusal | None:
 
 
 def keeps_the_signature(offer: Offer[Transform], rig: Rig) -> Refusal | None:
-    """Inputs and outputs keep their names and order."""
+    """Inputs that are fed and outputs that are answers keep their names and order; states may come on top."""
 
     def check(trial: Trial) -> None:
-        for part in ("inputs", "outputs"):
+        for part in ("fed", "answers"):
             old, new = ([s.name for s in getattr(m.signature, part)] for m in (trial.model, trial.first))
             require(old == new, "apply", f"the {part} were {old} and are {new}; keep their names and order")
 
