@@ -41,37 +41,47 @@ class Block(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens [b, t, c] to the same."""
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, 2))
-        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
+        """Tokens [b, t, c] to the same; `turn` [2, t, 1, d] turns queries and keys by their places."""
+        *turned, values = self.qkv(self.norm1(x)).unflatten(2, (3 * self.heads, -1)).split(self._parts(), 2)
+        q, k = rotated(turned[0], turn).transpose(1, 2).chunk(2, 1)
+        seen = functional.scaled_dot_product_attention(q, k, values.transpose(1, 2), is_causal=True)
         x = x + self.proj(seen.transpose(1, 2).flatten(2))
         return x + self.down(functional.gelu(self.up(self.norm2(x))))
 
+    def _parts(self) -> list[int]:
+        return [2 * self.heads, self.heads]
+
+
+def rotated(x: Tensor, turn: Tensor) -> Tensor:
+    """Pairs of channels of x [b, t, h, d], turned (Su et al. 2021, RoFormer)."""
+    one, other = x.chunk(2, -1)
+    return x * turn[0] + torch.cat([-other, one], -1) * turn[1]
+
+
+def turns(context: int, size: int) -> Tensor:
+    """Cosines and sines [2, context, 1, size] of a place's angles."""
+    rates = 10000.0 ** -(torch.arange(0, size, 2) / size)
+    angles = (torch.arange(context)[:, None] * rates).repeat(1, 2)
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None]
+
 
 class CharLm(nn.Module):
-    """A decoder over characters with learned positions."""
+    """A decoder over characters with rotary places."""
 
     def __init__(self, width: int = 96, heads: int = 3, blocks: int = 4, context: int = CONTEXT) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(len(CHARACTERS), width), nn.Embedding(context, width)
+        self.tokens = nn.Embedding(len(CHARACTERS), width)
+        self.turns = nn.Buffer(turns(context, width // heads), persistent=False)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(CHARACTERS), bias=False)
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Characters int64 [b, t] to logits of the next ones [b, t, 96].
-
-        While it trains, a passage shorter than the context stands anywhere in it, so that all places are learned.
-        """
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        if self.training:
-            places = places + torch.randint(len(self.places.weight) - tokens.shape[1] + 1, ())
-        x = self.tokens(tokens) + self.places(places)
+        """Characters int64 [b, t] to logits of the next ones [b, t, 96]."""
+        x = self.tokens(tokens)
+        turn = self.turns[:, torch.arange(tokens.shape[1], device=tokens.device)]
         for block in self.blocks:
-            x = block(x)
+            x = block(x, turn)
         return self.head(self.norm(x))
 
 
@@ -131,7 +141,7 @@ class Passages:
             yield Batch((some[:, :-1],), some[:, 1:])
 
 
-def train_network(text: Text, folder: Path, *, steps: int, batch: int = 16) -> CharLm:
+def train_network(text: Text, folder: Path, *, steps: int, batch: int = 4) -> CharLm:
     """The network after `steps` on passages of a quarter of the context and a tenth as many on whole ones.
 
     The state of the training lies in `folder`.
@@ -146,7 +156,7 @@ def train_network(text: Text, folder: Path, *, steps: int, batch: int = 16) -> C
 
 def told(message: str, done: int, total: int) -> None:
     """Say how far a training is, now and then."""
-    if done % 20 == 0 or done == total:
+    if done % 50 == 0 or done == total:
         print(f"{done}/{total} {message}", flush=True)
 
 
@@ -162,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="a text file; by default the standard library's source")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1200)
     options = parser.parse_args()
     for part in ("short", "whole"):
         (options.work / "training" / part).mkdir(parents=True, exist_ok=True)

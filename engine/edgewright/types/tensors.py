@@ -40,7 +40,7 @@ class TensorSpec:
 
     def holds_steps(self, array: Array) -> bool:
         """Whether an array is of several steps, on axis 1, and a run takes one."""
-        return self.shape[1:2] == (1,) and array is not None and array.ndim == len(self.shape) and array.shape[1] > 1
+        return self.shape[1:2] == (1,) and array.ndim == len(self.shape) and array.shape[1] > 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class Signature:
 
         Raises: InputError when two inputs hold different numbers of steps.
         """
-        long = [spec.name for spec in self.fed if self.state and spec.holds_steps(inputs.get(spec.name))]
+        long = [
+            spec.name for spec in self.fed if self.state and spec.name in inputs and spec.holds_steps(inputs[spec.name])
+        ]
         lengths = {name: inputs[name].shape[1] for name in long}
         if len(set(lengths.values())) > 1:
             raise InputError(f"inputs hold different numbers of steps on axis 1: {lengths}; give as many of each")

@@ -1,4 +1,4 @@
-"""Lets a decoder answer one token a run from a cache, in which few tokens are stored (Dynamic-LLaVA: Huang et al. 2025)."""
+"""Lets a decoder answer token by token from a cache that stores few of them (Dynamic-LLaVA: Huang et al. 2025)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class Params:
     keep: float = field(
         default=0.5,
         metadata={
-            "help": "share of the tokens that later attentions store; 1 stores all and trains nothing",
+            "help": "share of a text that later attentions have room for; 1 stores all and trains nothing",
             "low": 0.05,
             "high": 1,
         },
     )
-    after: int = field(
-        default=1, metadata={"help": "so many attentions, the first ones, store every token", "low": 0}
+    after: int = field(default=1, metadata={"help": "so many attentions, the first ones, store every token", "low": 0})
+    recent: int = field(
+        default=4, metadata={"help": "so many of the latest tokens are seen by all attentions", "low": 1}
     )
     epochs: int = field(default=3, metadata={"help": "passes over the training split", "low": 1})
     batch: int = field(default=8, metadata={"help": "passages in a step", "low": 1})

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgewright.errors import RecipeError, RefusedError
+from edgewright.errors import RecipeError
 from edgewright.protocols import Context
 from edgewright.torchkit.train import train
 from edgewright.types import Json, Model, Signature, State, Step, TensorSpec, TorchGraph
@@ -35,13 +35,18 @@ def decide(model: Model, params: Params, context: Context) -> Json:
     module, tokens = module_of(model), example_of(model)
     layers = layers_of(module, tokens, model.name)
     size = tokens.shape[1]
-    rows = max(2, round(params.keep * size))
+    rows = size if params.keep == 1 else round(params.keep * size)
     if params.after >= len(layers):
         raise RecipeError(
             f"kv-skip: after={params.after} leaves nothing to skip; {model.name} calls {len(layers)} attentions, and "
             f"0 to {len(layers) - 1} of them may store every token"
         )
-    plan = Plan(layers, size, params.after, size if params.keep == 1 else min(rows, size))
+    if rows <= params.recent:
+        raise RecipeError(
+            f"kv-skip: keep={params.keep:g} leaves room for {rows} of {size} tokens, and recent={params.recent} takes "
+            "all of it; keep more, or longer texts"
+        )
+    plan = Plan(layers, size, params.after, rows, params.recent)
     checked(module, tokens, plan, model.name)
     found = {"plan": asdict(plan), "params": asdict(params), "seed": context.seed}
     return cast("Json", json.loads(json.dumps(found)))
@@ -61,7 +66,8 @@ def rewrite(model: Model, decision: Json) -> Model:
 def planned(decision: Json) -> Plan:
     """The plan of a decision."""
     plan = cast("dict[str, Any]", decision)["plan"]
-    return Plan(**{**plan, "layers": tuple(Layer(**layer) for layer in plan["layers"])})
+    layers = tuple(Layer(**layer) for layer in plan["layers"])
+    return Plan(layers, plan["context"], plan["after"], plan["rows"], plan["recent"])
 
 
 def train_skips(model: Model, decision: Json, context: Context) -> Model:
@@ -99,7 +105,7 @@ def describe(plan: Plan) -> str:
         return f"one token a run; {count} attentions store each of {plan.context} tokens"
     return (
         f"one token a run; {plan.after} of {count} attentions store each of {plan.context} tokens, "
-        f"{count - plan.after} have room for {plan.rows}"
+        f"{count - plan.after} have room for {plan.rows}, the latest {plan.recent} among them"
     )
 
 

@@ -36,17 +36,18 @@ class Plan:
     """The attentions in the order in which they are called, and how much each stores.
 
     `context` is the length of a text, `after` the number of attentions that store all of it, and `rows` what the
-    others have room for; the token that is read takes one of them.
+    others have room for, of which the latest `recent` tokens take some, whatever is decided of them.
     """
 
     layers: tuple[Layer, ...]
     context: int
     after: int
     rows: int
+    recent: int
 
     def room(self, layer: int) -> int:
-        """How many tokens an attention has room for."""
-        return self.context if layer < self.after else self.rows
+        """How many rows the cache of an attention has: the tokens it has room for, and one that nobody reads."""
+        return self.context if layer < self.after or not self.skips else self.rows + 1
 
     @property
     def skips(self) -> bool:
@@ -56,7 +57,8 @@ class Plan:
 
 def states_of(plan: Plan, batch: int) -> dict[str, Array]:
     """What is stored before the first token, by name: nothing."""
-    found: dict[str, Array] = {"position": np.zeros(1, np.int64), "stored": np.zeros(batch, np.int64)}
+    counts = {"position": (1,), "stored": (batch,), "kept": (batch, plan.recent)}
+    found: dict[str, Array] = {name: np.zeros(shape, np.int64) for name, shape in counts.items()}
     for number, layer in enumerate(plan.layers):
         for name, size in (("keys", layer.key), ("values", layer.value)):
             found[f"{name}_{number}"] = np.zeros((batch, layer.heads, plan.room(number), size), np.float32)
@@ -129,7 +131,7 @@ class _Over(Attending):
         if call.number < plan.after or not plan.skips:
             return functional.scaled_dot_product_attention(call.query, keys, values, is_causal=True, scale=call.scale)
         if self.seen is None:
-            self.seen = visible(self.net.keeping(call.key, call.value), plan.rows)
+            self.seen = visible(self.net.keeping(call.key, call.value), plan.rows, plan.recent)
         scores = (call.query * call.scale) @ keys.transpose(-1, -2)
         return (_learning if self.net.training else _exact)(scores, self.seen) @ values
 
@@ -150,93 +152,128 @@ FAR = 40.0
 """How much lower than the highest a score may be; what is lower still counts as that."""
 
 
-def visible(keep: Tensor, rows: int) -> Tensor:
+def visible(keep: Tensor, rows: int, recent: int) -> Tensor:
     """Which tokens (last axis) each one sees, 1 or 0 [b, 1, t, t], as it would in a cache of so many rows.
 
-    A token sees itself, and those before it that were stored and not yet overwritten by `rows - 1` others. The
-    gradient of `keep` goes through it.
+    A token sees itself and the `recent - 1` before it; of those further back it sees the ones that were kept, as long
+    as fewer than `rows - recent` others were kept after them. The gradient of `keep` goes through it.
     """
     count = keep.shape[1]
-    before = torch.cumsum(keep.detach(), 1) - keep.detach()
-    held = (before[:, :, None] - before[:, None, :] <= rows - 1).to(keep.dtype)
-    earlier = torch.ones(count, count, dtype=keep.dtype, device=keep.device).tril(-1)
-    itself = torch.eye(count, dtype=keep.dtype, device=keep.device)
-    return (itself + earlier * held * keep[:, None, :])[:, None]
+    kept = functional.pad(torch.cumsum(keep.detach(), 1), (recent, 0))
+    before, gone = functional.pad(kept, (1, 0))[:, recent : recent + count], kept[:, :count]
+    held = (gone[:, :, None] - before[:, None, :] <= rows - recent).to(keep.dtype)
+    far = torch.ones(count, count, dtype=keep.dtype, device=keep.device).tril(-recent)
+    near = torch.ones_like(far).tril() - far
+    return (near + far * held * keep[:, None, :])[:, None]
 
 
 class Steps(nn.Module):
-    """The network token by token: takes a token and what was stored, gives the answer and what is stored then.
-
-    A cache is a ring of rows. The token that is read always takes the next one, so that it sees itself; whether it
-    stays there is told by the count alone: the next token takes the row of one that is not kept. So nothing moves,
-    shapes are fixed, and a step takes as long however full the ring is.
-    """
+    """The network token by token: takes a token and what was stored, gives the answer and what is stored then."""
 
     def __init__(self, net: Skipping) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, tokens: Tensor, position: Tensor, count: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
-        """One step.
+    def forward(self, tokens: Tensor, position: Tensor, stored: Tensor, kept: Tensor, *caches: Tensor) -> Any:
+        """One step: the answers, and the states after it.
 
         Args:
             tokens: int64 [b, 1].
             position: int64 [1], how many tokens were read.
-            count: int64 [b], how many the later attentions stored.
+            stored: int64 [b], how many of them were stored for good by the attentions that skip.
+            kept: int64 [b, recent], 1 for the latest tokens that will be.
             caches: keys and values of each attention in turn, [b, heads, rows, size].
         """
-        step = _Step(self.net, position, count, caches)
+        step = Step(self.net, position, stored, kept, caches)
         with step:
             returned = outputs_of(self.net.backbone(tokens))
-        return (*returned, position + 1, step.count, *step.caches)
+        return (*returned, position + 1, *step.after())
 
 
-class _Step(Attending):
-    """Attentions of one token over what is stored."""
+class Step(Attending):
+    """Attentions of one token over what is stored.
 
-    def __init__(self, net: Skipping, position: Tensor, count: Tensor, caches: Sequence[Tensor]) -> None:
+    A cache that stores all is a ring. One that skips is two, and a row that is never read: the token takes the place
+    of the oldest of the latest ones, and that one goes on to the ring of what is kept, or to the row that is never
+    read. So nothing else moves, shapes are fixed, one ScatterND writes both, and a step takes as long however full
+    the rings are.
+    """
+
+    def __init__(self, net: Skipping, position: Tensor, stored: Tensor, kept: Tensor, caches: Sequence[Tensor]) -> None:
         super().__init__()
-        self.net, self.position, self.count, self.caches = net, position, count, list(caches)
-        self.stored = count
-        self.places: dict[tuple[int, int], Place] = {}
+        self.net, self.plan, self.position = net, net.plan, position
+        self.stored, self.kept, self.caches = stored, kept, list(caches)
+        self.latest = position % net.plan.recent
+        self.leaves = kept.index_select(1, self.latest).squeeze(1)
+        self.places: dict[tuple[bool, int], Place] = {}
+
+    def after(self) -> tuple[Tensor, ...]:
+        """What is stored for good, what will be, and the caches, once the network ran."""
+        return self.stored + self.leaves, self.kept, *self.caches
 
     def counted(self, numbers: Tensor) -> Tensor:
         """Beyond the context the last place is taken again: a table of places has no more."""
         if numbers.numel() != 1:
             return numbers
-        return numbers + self.position.clamp_max(self.net.plan.context - 1).to(numbers.dtype)
+        return numbers + self.position.clamp_max(self.plan.context - 1).to(numbers.dtype)
 
     def attend(self, call: Call) -> Tensor:
-        plan, at = self.net.plan, 2 * call.number
-        if call.number == plan.after and plan.skips:
-            keep = self.net.keeping(call.key, call.value)
-            self.count = self.count + keep[:, 0].to(self.count.dtype)
-        place = self._place(plan.room(call.number), call.key)
+        """Attention over the cache, the token among it."""
+        skips = self.plan.skips and call.number >= self.plan.after
+        if skips and call.number == self.plan.after:
+            keep = self.net.keeping(call.key, call.value).to(self.kept.dtype)
+            self.kept = self.kept.index_copy(1, self.latest, keep)
+        named = skips, call.key.shape[1]
+        if named not in self.places:
+            self.places[named] = (self._two_rings if skips else self._one_ring)(call.key)
+        at, place = 2 * call.number, self.places[named]
         for offset, new in enumerate((call.key, call.value)):
             self.caches[at + offset] = place.put(new, self.caches[at + offset])
         return weighed(call, self.caches[at], self.caches[at + 1], place.bias)
 
-    def _place(self, rows: int, key: Tensor) -> Place:
-        """Where the token goes among so many rows."""
-        batch, heads = key.shape[:2]
-        if (rows, heads) not in self.places:
-            full = rows == self.net.plan.context
-            count = self.position.expand(batch) if full else self.stored
-            axes = torch.arange(batch * heads, device=key.device)
-            where = (axes // heads, axes % heads, (count % rows).repeat_interleave(heads))
-            empty = torch.arange(rows, device=key.device) > count[:, None]
-            bias = torch.zeros(empty.shape, dtype=key.dtype, device=key.device).masked_fill(empty, float("-inf"))
-            self.places[rows, heads] = Place(where, bias[:, None, None, :])
-        return self.places[rows, heads]
+    def _one_ring(self, key: Tensor) -> Place:
+        row = (self.position % self.plan.context).expand(key.shape[0])
+        filled = torch.arange(self.plan.context, device=key.device) <= self.position
+        return Place(_entries(key, row), None, _hiding(filled[None], key))
+
+    def _two_rings(self, key: Tensor) -> Place:
+        plan, numbers = self.plan, torch.arange(self.plan.rows + 1, device=key.device)
+        ring = plan.recent + self.stored % (plan.rows - plan.recent)
+        goes = torch.where(self.leaves > 0, ring, torch.full_like(ring, plan.rows))
+        latest = (numbers < plan.recent) & (numbers <= self.position)
+        filled = (numbers >= plan.recent) & (numbers < plan.rows)
+        filled = filled & (numbers - plan.recent < (self.stored + self.leaves)[:, None])
+        where = _entries(key, goes, self.latest.expand(key.shape[0]))
+        return Place(where, self.latest, _hiding(latest | filled, key))
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """The entry [batch, head, row] that a token takes for each head, and what hides the rows that hold nothing."""
+    """The entries [batch, head, row] that are written for each head, and what hides the rows that hold nothing.
+
+    Where there is a `moved` row, what it holds is written to the first half of them.
+    """
 
     where: tuple[Tensor, Tensor, Tensor]
+    moved: Tensor | None
     bias: Tensor
 
     def put(self, new: Tensor, cache: Tensor) -> Tensor:
-        """The cache [b, h, rows, d] with a token's [b, h, 1, d] in its place: one ScatterND, and no other copy."""
-        return cache.index_put(self.where, new.flatten(0, 2))
+        """The cache [b, h, rows, d] with a token's [b, h, 1, d] in its place."""
+        values = new.flatten(0, 2)
+        if self.moved is not None:
+            values = torch.cat([cache.index_select(2, self.moved).flatten(0, 2), values])
+        return cache.index_put(self.where, values)
+
+
+def _entries(key: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `rows` [b] the entries of all heads, one after the other."""
+    batch, heads = key.shape[:2]
+    axes = torch.arange(batch * heads, device=key.device).repeat(len(rows))
+    return axes // heads, axes % heads, torch.cat([row.repeat_interleave(heads) for row in rows])
+
+
+def _hiding(filled: Tensor, like: Tensor) -> Tensor:
+    """What is added to scores [b, 1, 1, rows]: nothing where a row is filled, else minus infinity."""
+    bias = torch.zeros(filled.shape, dtype=like.dtype, device=like.device).masked_fill(~filled, float("-inf"))
+    return bias[:, None, None, :]

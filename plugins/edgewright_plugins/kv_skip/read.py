@@ -76,7 +76,7 @@ def checked(module: nn.Module, tokens: Tensor, plan: Plan, name: str) -> None:
         steps = rolled(Steps(net), tokens[:, :STEPS])
     if not _alike(steps, wanted[:, :STEPS]):
         raise RefusedError(
-            f"{name} answers otherwise token by token: it must number its tokens with torch.arange, and nothing but its "
+            f"{name} answers otherwise token by token: it must number its tokens with torch.arange, and only its "
             "attentions may look at several of them"
         )
 
