@@ -249,9 +249,9 @@ class Step(Attending):
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """The entries [batch, head, row] that are written for each head, and what hides the rows that hold nothing.
+    """The entries [batch, head, row] that are written, each [b, h, n], and what hides the rows that hold nothing.
 
-    Where there is a `moved` row, what it holds is written to the first half of them.
+    Where there is a `moved` row, what it holds is written to the first of two.
     """
 
     where: tuple[Tensor, Tensor, Tensor]
@@ -260,17 +260,17 @@ class Place:
 
     def put(self, new: Tensor, cache: Tensor) -> Tensor:
         """The cache [b, h, rows, d] with a token's [b, h, 1, d] in its place."""
-        values = new.flatten(0, 2)
-        if self.moved is not None:
-            values = torch.cat([cache.index_select(2, self.moved).flatten(0, 2), values])
+        values = new if self.moved is None else torch.cat([cache.index_select(2, self.moved), new], 2)
         return cache.index_put(self.where, values)
 
 
 def _entries(key: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `rows` [b] the entries of all heads, one after the other."""
+    """The entries [b, h, n] of all heads, for each of n `rows` [b]."""
     batch, heads = key.shape[:2]
-    axes = torch.arange(batch * heads, device=key.device).repeat(len(rows))
-    return axes // heads, axes % heads, torch.cat([row.repeat_interleave(heads) for row in rows])
+    size = batch, heads, len(rows)
+    numbers = (torch.arange(count, device=key.device) for count in (batch, heads))
+    batches, each = (number.reshape(shape) for number, shape in zip(numbers, ((-1, 1, 1), (1, -1, 1)), strict=True))
+    return batches.expand(size), each.expand(size), torch.stack(rows, 1)[:, None].expand(size)
 
 
 def _hiding(filled: Tensor, like: Tensor) -> Tensor:
