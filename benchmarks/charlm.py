@@ -92,6 +92,16 @@ def network() -> CharLm:
         return CharLm().eval()
 
 
+def larger() -> CharLm:
+    """Untrained, of a shape in which weights take more time than the call of an operator."""
+    return CharLm(width=256, heads=8, blocks=6).eval()
+
+
+def example_inputs() -> Tensor:
+    """A text of the context's length."""
+    return torch.zeros(1, CONTEXT, dtype=torch.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Text:
     """Characters as numbers, int64: what is trained on, and what is held out."""

@@ -14,9 +14,11 @@ room of the others, in which the latest tokens stay. `time` measures what a toke
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,21 @@ from typing import Any
 import numpy as np
 import torch
 from charlm import CONTEXT, CharLm, Passages, Text, read_text, told, trained
+from token_slim import ratio_told
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgewright.bench import Bench
+from edgewright.environment import Environment
+from edgewright.recipe import Request
+from edgewright.registry import Registry
+from edgewright.steps import lowered
+from edgewright.store import Store
 from edgewright.torchkit.fit import fit
-from edgewright.types import Array
+from edgewright.types import Array, Model
+from edgewright.verbs.subject import bench_for
 from edgewright_plugins.kv_skip import Params
+from edgewright_plugins.kv_skip.job import module_of, stepping
 from edgewright_plugins.kv_skip.learn import learning, level, settings, skipping
 from edgewright_plugins.kv_skip.net import Plan, Skipping
 from edgewright_plugins.kv_skip.read import layers_of
@@ -42,6 +53,8 @@ RECENT = 4
 PASSAGE = CONTEXT // 2
 """How long the passages are that are trained on; they stand anywhere in the context."""
 TEST_PASSAGES = 100
+SHAPES = {"network": "4 blocks of 96 channels (the trained one)", "larger": "6 blocks of 256 channels (untrained)"}
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "kv-skip.md"
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,117 @@ def train(options: argparse.Namespace) -> None:
             run_case(Case(way, seed), text, options)
 
 
+# ------------------------------------------------------------------ time
+
+
+def measure_time(options: argparse.Namespace) -> None:
+    """What a token takes where all are stored and where few are, in networks of two shapes; weights do not matter."""
+    found = {shape: timed(shape, options) for shape in SHAPES}
+    (options.work / "times.json").write_text(json.dumps(found))
+    print(found)
+
+
+def timed(shape: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per token of each way at the full context, and their ratio, in interleaved runs."""
+    env = Environment(Registry(), Store(options.cache), lambda message, done, total: None)
+    with ExitStack() as stack:
+        bench = bench_for(f"{Path(__file__).parent / 'charlm.py'}:{shape}", Request(threads=1), env, stack)
+        models = {way: lowered(steps_of(bench, keep), bench) for way, keep in (("whole", 1.0), ("skip", KEEP))}
+        if options.prepare:
+            return {}
+        found = bench.timed({way: (model, bench.plan(model)) for way, model in models.items()}, options.preset)
+        told = {way: each.typical.value for way, each in found.items()}
+        where = f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
+        return {**told, "ratio": ratio_told(found["skip"].ratio), "where": where}
+
+
+def steps_of(bench: Bench, keep: float) -> Model:
+    """The bench's network of one token a run."""
+    torch.manual_seed(0)
+    net = Skipping(module_of(bench.original), plan_of(module_of(bench.original), keep)).eval()
+    return stepping(bench.original, net, hashlib.sha256(f"{keep} {bench.original.digest}".encode()).hexdigest())
+
+
+# ------------------------------------------------------------------ the page
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """The page, of what has been trained and timed so far."""
+    results = [json.loads(path.read_text()) for path in sorted(options.work.glob("*/result.json"))]
+    times = json.loads((options.work / "times.json").read_text())
+    text = read_text(options.data)
+    steps = results[0]["steps"]
+    lines = [
+        "# KV skip on a character model",
+        "",
+        f"Written by `benchmarks/kv_skip.py page`. The network of `benchmarks/charlm.py` (4 blocks of 96 channels, "
+        f"{CONTEXT} characters of context) learned Python's standard library: {len(text.training):,} characters, and "
+        f"{len(text.test):,} of other files to test, of which {TEST_PASSAGES} passages of {CONTEXT} are read. The "
+        f"first attention stores every token; the three others have room for {round(KEEP * CONTEXT)}, the latest "
+        f"{RECENT} among them.",
+        "",
+        "| way | seeds | perplexity | beside `whole`, all characters | beside `whole`, second half of the context "
+        "| stored for good |",
+        "|---|---|---|---|---|---|",
+        *(row(way, results) for way in (*WAYS, "latest")),
+        "",
+        f"All start from the same weights and train for {steps} more steps of 4 passages of {PASSAGE} characters, with "
+        "the loss of the text and the distance to the network they started from, half each. `whole` stores all. `skip` "
+        "is the method. `random` tosses a coin for each token, in training too. `latest` is `whole` without further "
+        "training, where the latest tokens stay. Intervals are 95 %, over passages, in pairs.",
+        "",
+        *reading(results),
+        "",
+        "## Time per token",
+        "",
+        "| network | whole, ms | skip, ms | times as fast |",
+        "|---|---|---|---|",
+        *(
+            f"| {SHAPES[shape]} | {each['whole']:.3f} | {each['skip']:.3f} | {each['ratio']} |"
+            for shape, each in times.items()
+        ),
+        "",
+        f"A run reads one token at a context of {CONTEXT}. {times['network']['where']}, interleaved, 95 % interval. "
+        "Weights and caches are read once per token: with c channels a block has 12 c² weights, and an attention that "
+        f"stores n tokens reads and writes 4 n c numbers. Where n is small beside 3 c there is little to gain, and in "
+        "the smallest networks a call of an operator takes as long as its work.",
+    ]
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+def row(way: str, results: Sequence[dict[str, Any]]) -> str:
+    """A row of the table."""
+    found = [each for each in results if each["way"] == way]
+    if not found:
+        return f"| {way} | 0 | not trained yet | | | |"
+    perplexity = np.exp(np.mean([each["nats"] for each in found]))
+    shares = [told_of(lost(found, results, part)) for part in ("nats", "late")]
+    stored = np.mean([each["stored"] for each in found])
+    return f"| {way} | {len(found)} | {perplexity:.3f} | {' | '.join(shares)} | {100 * stored:.0f} % |"
+
+
+def lost(found: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], part: str, beside: str = "whole") -> Array:
+    """By how much the nats of each passage are above those of another way, means over seeds."""
+    other = [each[part] for each in results if each["way"] == beside]
+    return np.mean([each[part] for each in found], 0) - np.mean(other, 0)
+
+
+def told_of(nats: Array) -> str:
+    """How much more perplexity that is, with the interval of the mean over passages."""
+    error = 1.96 * nats.std(ddof=1) / len(nats) ** 0.5
+    middle, low, high = (100 * np.expm1(nats.mean() + shift) for shift in (0.0, -error, error))
+    return f"{middle:+.2f} % [{low:+.2f}, {high:+.2f}]"
+
+
+def reading(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What the method is beside storing at random, in a sentence."""
+    found = [each for each in results if each["way"] == "skip"]
+    if not found or not any(each["way"] == "random" for each in results):
+        return []
+    told = told_of(lost(found, results, "nats", "random"))
+    return [f"`skip` beside `random`: perplexity {told}."]
+
+
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """What the command line says; `run` is the function that does it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,7 +270,14 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     training.add_argument("--seeds", type=int, default=1)
     training.add_argument("--steps", type=int, default=150)
     training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    for command in (training,):
+    timing = commands.add_parser("time", help="measure what a token takes")
+    timing.set_defaults(run=measure_time)
+    timing.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")
+    timing.add_argument("--preset", default="default")
+    timing.add_argument("--prepare", action="store_true", help="export alone, as that takes longer than measuring")
+    page = commands.add_parser("page", help="write the page of what there is")
+    page.set_defaults(run=write_page)
+    for command in (training, timing, page):
         command.add_argument("--work", type=Path, required=True)
         command.add_argument("--data", type=Path, help="a text file; by default the standard library's source")
     return parser.parse_args(given)
