@@ -99,6 +99,30 @@ def test_work_on_zeros_is_told_apart(tmp_path: Path) -> None:
     assert launches == [1, 2]
 
 
+def test_what_comes_from_outside_is_counted_where_it_is_read(tmp_path: Path) -> None:
+    body = """m (float[n,64] x) => (float[a,b] y) {
+        h = MatMul(x, w)
+        y = MatMul(h, w)
+    }"""
+    works = workload(graph_file(tmp_path, "two", body, {"w": np.zeros((64, 64), "float32")}).path, {"x": (8, 64)}).works
+    assert [work.fed for work in works] == [8 * 64, 0]
+    assert design(works, idle=False)[INDEX["float.inputs"]] == pytest.approx(8 * 64 / 1e6)
+
+
+def test_of_two_branches_the_heavier_is_the_path(tmp_path: Path) -> None:
+    body = """m (float[n,64] x) => (float[a,b] y) {
+        wide = MatMul(x, up)
+        long = MatMul(wide, down)
+        short = MatMul(x, square)
+        y = Add(long, short)
+    }"""
+    weights = {"up": (64, 128), "down": (128, 64), "square": (64, 64)}
+    file = graph_file(tmp_path, "fork", body, {name: np.zeros(size, "float32") for name, size in weights.items()})
+    works = workload(file.path, {"x": (8, 64)}).works
+    assert [work.critical for work in works] == [True, True, False, False]
+    assert design(works, idle=False)[INDEX["float.path.ops"]] == pytest.approx(2 * 8 * 64 * 128 / 1e6)
+
+
 # ------------------------------------------------------------------ the fit
 
 
@@ -128,7 +152,7 @@ def synthetic(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarr
 def test_coefficients_are_found_and_errors_are_the_noise() -> None:
     terms, measured, prior = synthetic(1, 400, 0.03)
     value, _ = fit(terms[:200], measured[:200], prior).predict(terms[200:])
-    assert np.abs(value / measured[200:] - 1).mean() < 0.04
+    assert np.abs(value / measured[200:] - 1).mean() < 0.032
 
 
 def test_one_disturbed_measurement_moves_little() -> None:
@@ -136,7 +160,20 @@ def test_one_disturbed_measurement_moves_little() -> None:
     disturbed = measured.copy()
     disturbed[0] *= 4
     values = [fit(terms, each, prior).predict(terms[1:])[0] for each in (measured, disturbed)]
-    assert np.abs(values[1] / values[0] - 1).max() < 0.08
+    assert np.abs(values[1] / values[0] - 1).max() < 0.02
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_devices_that_run_kernels_side_by_side_are_told_by_their_times(side_by_side: bool) -> None:
+    rng, prior = np.random.default_rng(5), read_prior("cpu").coefficients
+    ops, path = INDEX["float.point.ops"], INDEX["float.path.ops"]
+    terms = np.zeros((60, len(TERMS)))
+    terms[:, ops] = 100 * np.exp(rng.standard_normal(60))
+    terms[:, path] = terms[:, ops] * rng.uniform(0.3, 1, 60)
+    measured = terms[:, path if side_by_side else ops] * np.exp(0.02 * rng.standard_normal(60))
+    posterior = fit(terms[:40], measured[:40], prior)
+    assert (posterior.coefficients[path] > 0) == side_by_side
+    assert np.abs(posterior.predict(terms[40:])[0] / measured[40:] - 1).mean() < 0.03
 
 
 @pytest.mark.parametrize("count", [10, 20, 100])
@@ -162,7 +199,7 @@ def test_what_was_never_measured_is_less_sure() -> None:
 
 def test_error_left_out_is_that_of_networks_not_fitted() -> None:
     terms, measured, prior = synthetic(4, 200, 0.05)
-    assert 0.02 < left_out_error(terms, measured, prior) < 0.1
+    assert 0.03 < left_out_error(terms, measured, prior) < 0.06
 
 
 # ------------------------------------------------------------------ predictions
@@ -306,7 +343,7 @@ def test_a_calibrated_profile_is_read_back_and_predicts_the_same(tmp_path: Path)
     assert "energy" not in again.fitted
     first, second = (KERNELS.predict(models[4], each, "latency") for each in (target, again))
     assert first.value == pytest.approx(second.value)
-    assert first.value == pytest.approx(0.01 + 2e-5 * 512, rel=0.25)
+    assert first.value == pytest.approx(0.01 + 2e-5 * 512, rel=0.01)
 
 
 def test_too_few_networks_are_refused(tmp_path: Path) -> None:
@@ -327,10 +364,13 @@ def test_probes_are_the_same_each_time_and_all_can_be_counted(tmp_path: Path) ->
         assert not load.uncounted
 
 
-@pytest.mark.parametrize("name", ["raspberry-pi-4", "raspberry-pi-5", "jetson-tx2", "snapdragon-8-gen-2"])
-def test_fitted_profiles_state_source_and_error(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("raspberry-pi-4", 0.04), ("raspberry-pi-5", 0.52), ("jetson-tx2", 0.07), ("snapdragon-8-gen-2", 0.35)],
+)
+def test_fitted_profiles_state_source_and_error(name: str, most: float) -> None:
     entry = TARGETS[name].fitted["latency"]
-    assert 0 < entry["error"] < 0.55
+    assert 0 < entry["error"] < most
     assert "ship.py" in entry["source"]
     known = known_of(TARGETS[name], "latency")
     assert known is not None
