@@ -253,12 +253,18 @@ def told_of(nats: Array) -> str:
 
 
 def reading(results: Sequence[dict[str, Any]]) -> list[str]:
-    """What the method is beside storing at random, in a sentence."""
+    """What the method is beside storing at random and beside the latest, in sentences."""
+    ways = {each["way"] for each in results}
     found = [each for each in results if each["way"] == "skip"]
-    if not found or not any(each["way"] == "random" for each in results):
-        return []
-    told = told_of(lost(found, results, "nats", "random"))
-    return [f"`skip` beside `random`: perplexity {told}."]
+    told = {way: told_of(lost(found, results, "nats", way)) for way in ("random", "latest") if found and way in ways}
+    lines = [f"`skip` beside `{way}`: perplexity {words}." for way, words in told.items()]
+    if "latest" in told and lost(found, results, "nats", "latest").mean() > 0:
+        lines.append(
+            "Keeping the latest tokens is the better choice for this network, and needs no training: it was trained on "
+            "short passages for the most part, and what lies far back does not help it. What skipping is worth where "
+            "it does is not shown here."
+        )
+    return [" ".join(lines)]
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:

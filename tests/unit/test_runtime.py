@@ -26,6 +26,15 @@ from edgewright_runtime.timing import WarmUp, stopwatch, time_block, warm_up
 
 MakeBundle = Callable[..., Path]
 
+STEP = """
+<ir_version: 8, opset_import: ["" : 17]>
+step (float[1, 1, 2] x, float[1, 2] h) => (float[1, 1, 2] y, float[1, 2] h_next)
+<int64[3] shape = {1, 1, 2}, int64[2] flat = {1, 2}> {
+  seen = Reshape(x, flat)
+  h_next = Add(seen, h)
+  y = Reshape(h_next, shape)
+}
+"""
 COUNTER = """
 <ir_version: 8, opset_import: ["" : 17]>
 counter (float[N, 2] x, float[N, 2] h) => (float[N, 2] y, float[N, 2] h_next) {
@@ -253,6 +262,14 @@ def test_infer_starts_each_block_from_zero_state(make_bundle: MakeBundle) -> Non
     found = infer(loaded, {"x": ones(3, 2)}).outputs
     assert list(found) == ["y"]
     assert found["y"].tolist() == ones(3, 2).tolist()
+
+
+def test_infer_runs_the_steps_of_an_example_one_after_the_other(make_bundle: MakeBundle) -> None:
+    loaded = load(make_bundle(STEP, state=[State("h_next", "h")]))
+    x = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32)
+    found = infer(loaded, {"x": x})
+    assert np.allclose(found.outputs["y"], x.cumsum(1), atol=1e-6)
+    assert len(found.spent_ms) == len(found.exits) == 3
 
 
 def test_infer_refuses_uneven_inputs(make_bundle: MakeBundle) -> None:
