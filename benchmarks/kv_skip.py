@@ -171,7 +171,9 @@ def timed(shape: str, options: argparse.Namespace) -> dict[str, Any]:
         found = bench.timed({way: (model, bench.plan(model)) for way, model in models.items()}, options.preset)
         told = {way: each.typical.value for way, each in found.items()}
         where = f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
-        return {**told, "ratio": ratio_told(found["skip"].ratio), "where": where}
+        ratio = found["skip"].ratio
+        assert ratio is not None
+        return {**told, "ratio": ratio_told(ratio), "where": where}
 
 
 def steps_of(bench: Bench, keep: float) -> Model:

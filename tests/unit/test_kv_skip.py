@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_told_in_a_sentence(rig: Rig) -> None:
     model, context = bench_of(rig)
     with pytest.raises(RecipeError, match="after=3 leaves nothing to skip; decoder calls 3 attentions, and 0 to 2"):
         KV_SKIP.decide(model, Params(after=3), context)
-    with pytest.raises(RecipeError, match="keep=0.1 leaves room for 2 of 24 tokens, and recent=4 takes all of it"):
+    with pytest.raises(RecipeError, match=r"keep=0\.1 leaves room for 2 of 24 tokens, and recent=4 takes all of it"):
         KV_SKIP.decide(model, Params(keep=0.1), context)
     refusal = KV_SKIP.check(rig.benches["torch"].original, context.target)
     assert refusal is not None
