@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 from charlm import CONTEXT, CharLm, Passages, Text, read_text, told, trained
-from token_slim import ratio_told
 from torch import Tensor, nn
 from torch.nn import functional
+from trained_pages import ratio_told
 
 from edgewright.bench import Bench
 from edgewright.environment import Environment
