@@ -1,62 +1,40 @@
 """Learned sparse attention on CIFAR-10, on the ViT of `networks.py`, against random masks; goes on after a kill.
 
     python benchmarks/sparsifiner.py train --data DIR --work DIR --seeds 1
-    python benchmarks/sparsifiner.py build --work DIR
     python benchmarks/sparsifiner.py page --data DIR --work DIR
 
 Each of 6 blocks computes half of its attention: tiles of 16 queries see 4 of 8 blocks of 8 keys. `sparsifiner` is the
 method; `random` has masks of the same density that are drawn once, and learns as long. Both learn from labels and from
-the whole network. `build` compiles what `page` times: this ViT and DeiT-tiny's shape, dense and sparse, as plain graphs
-and with our kernels, predictors included. The test split is read once per training that ended.
+the whole network. The test split is read once per training that ended. `sparse_attention.py` measures time.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from networks import trained
-from token_slim import ratio_told
 from torch import nn
 from train_reference import accuracy, cifar10
 from training_runs import inputs, limited, train_command
 
-from edgewright.bench import Bench, stage_artifacts
-from edgewright.bench.placing import placements_of
-from edgewright.environment import Environment
-from edgewright.exporting import exported
-from edgewright.recipe import Request
-from edgewright.registry import Registry
-from edgewright.steps import lowered
-from edgewright.store import Store
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
 from edgewright.torchkit.fit import fit
 from edgewright.torchkit.losses import distilled
-from edgewright.types import Model, Plan, TorchGraph
-from edgewright.verbs.subject import bench_for
 from edgewright_plugins.sparsifiner import Params
 from edgewright_plugins.sparsifiner.attention import sparse_attentions
 from edgewright_plugins.sparsifiner.job import planned, sparse
 from edgewright_plugins.sparsifiner.learn import connecting, groups, kept, settings, start, teacher_of
-from edgewright_plugins.tokens.decide import with_module
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "results" / "sparsifiner.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "sparsifiner.md"
 NETWORK = "vit"
-SHAPES = {
-    "the ViT, 64 tokens": (f"{ROOT / 'benchmarks/networks.py'}:{NETWORK}", 32),
-    "DeiT-tiny's shape, 197 tokens": (f"{ROOT / 'examples/deit_tiny.py'}:model", 224),
-}
-"""What is timed: where it is, and the size of its images."""
 WAYS = ("sparsifiner", "random")
 
 
@@ -123,64 +101,6 @@ def train(options: argparse.Namespace) -> None:
             run_case(Case(way, seed), task, Params(epochs=options.epochs), options.work)
 
 
-# ------------------------------------------------------------------ time
-
-
-def plans(bench: Bench, size: int) -> Mapping[str, tuple[Model, Plan]]:
-    """Dense and sparse, as plain graphs and with our kernels; the first is what the others are compared with."""
-    graph = bench.original.graph
-    assert isinstance(graph, TorchGraph)
-    module: nn.Module = graph.module
-    few = sparse(copy.deepcopy(module), planned(module, (torch.zeros(1, 3, size, size),), {}, Params()), 0).eval()
-    models = {"dense": bench.reference, "sparse": lowered(with_module(bench.original, few, "sparsifiner"), bench)}
-    return {
-        f"{name}, {form}": (model, plan_of(model, exporter, bench))
-        for form, exporter in (("plain graph", ""), ("our kernels", "kernels"))
-        for name, model in models.items()
-    }
-
-
-def plan_of(model: Model, exporter: str, bench: Bench) -> Plan:
-    """How a model runs in ONNX Runtime, as it is or as an exporter writes it."""
-    artifacts = exported(model, exporter, bench) if exporter else stage_artifacts(model)
-    device = bench.host.device()
-    placements = tuple(
-        placements_of(each, ("ort",), registry=bench.registry, recipe=bench.recipe, target=bench.target, device=device)[
-            0
-        ]
-        for each in artifacts
-    )
-    return Plan(placements, artifacts if exporter else ())
-
-
-def timed(options: argparse.Namespace, *, measure: bool) -> None:
-    """Build every form and, with `measure`, time those of each shape in turns; kept in the folder of the runs."""
-    env = Environment(Registry(), Store(options.cache), lambda message, done, total: None)
-    for title, (source, size) in SHAPES.items():
-        file = options.work / f"speed-{size}.json"
-        if file.exists():
-            continue
-        with ExitStack() as stack:
-            bench = bench_for(source, Request(threads=1), env, stack)
-            made = plans(bench, size)
-            print(title, list(made), flush=True)
-            if not measure:
-                continue
-            found = bench.timed(made, options.preset)
-            where = f"{bench.host.device().cpu}, one thread, onnxruntime {bench.versions['onnxruntime']}"
-            rows = {
-                name: [f"{each.latency['p50'].value:.3f}", ratio_told(each.ratio) if each.ratio else "1"]
-                for name, each in found.items()
-            }
-            file.write_text(json.dumps({"title": title, "where": where, "preset": options.preset, "rows": rows}))
-            print(rows, flush=True)
-
-
-def build_forms(options: argparse.Namespace) -> None:
-    """Compile what `page` times."""
-    timed(options, measure=False)
-
-
 # ------------------------------------------------------------------ the page
 
 
@@ -199,19 +119,14 @@ def untrained(task: Task, work: Path) -> dict[str, Any]:
 
 
 def write_page(options: argparse.Namespace) -> None:
-    """The page, of what has been trained so far; times what is not timed yet."""
-    timed(options, measure=True)
+    """The page, of what has been trained so far."""
     task = cifar10(options.data)
     whole, before = accuracy(trained(NETWORK), task, "test"), untrained(task, options.work)
     results = [json.loads(path.read_text()) for path in sorted(options.work.glob("*/result.json"))]
-    speeds = [json.loads(path.read_text()) for path in sorted(options.work.glob("speed-*.json"))]
     lines = [
-        "# Learned sparse attention",
+        "# Learned sparse attention on CIFAR-10",
         "",
-        "Written by `benchmarks/sparsifiner.py page`.",
-        "",
-        "## Accuracy",
-        "",
+        "Written by `benchmarks/sparsifiner.py page`. "
         "ViT (`benchmarks/networks.py`: 64 tokens, 6 blocks of 3 heads) on CIFAR-10, "
         f"{task.size('test')} images to test; top-1 in %. The whole network: {whole:.2f}. Each tile of 16 queries sees "
         "4 of 8 blocks of 8 keys: half of all pairs of tokens. `dense attention kept` is what of the attention that "
@@ -224,12 +139,8 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         "`sparsifiner` is the method: before training its predictors are fitted to 256 calibration images. `random` "
         "has masks of the same density, drawn once, and learns as long. The bar is a loss of 0.5 after 20 epochs.",
-        "",
-        "## Time",
-        "",
-        *(line for each in speeds for line in _speed(each)),
     ]
-    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+    PAGE.write_text("\n".join(lines) + "\n")
 
 
 def _training(result: Mapping[str, Any]) -> str:
@@ -240,15 +151,6 @@ def _accuracy(way: str, how: str, found: Mapping[str, Any], whole: float) -> str
     return f"| {way} | {how} | {found['attention']} | {found['test']:.2f} | {whole - found['test']:.2f} |"
 
 
-def _speed(found: Mapping[str, Any]) -> list[str]:
-    rows = [f"| {name} | {median} | {ratio} |" for name, (median, ratio) in found["rows"].items()]
-    told = (
-        f"{found['title']}: {found['where']}, batch 1, interleaved, preset {found['preset']}, 95 % interval; "
-        "predictors counted. At most half of the pairs are computed."
-    )
-    return [told, "", "| form | median ms | times as fast |", "|---|---|---|", *rows, ""]
-
-
 # ------------------------------------------------------------------ command line
 
 
@@ -257,16 +159,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     training = train_command(commands, train, epochs=10, ways=WAYS)
-    build = commands.add_parser("build", help="compile what is timed")
-    build.set_defaults(run=build_forms)
-    page = commands.add_parser("page", help="time what is not timed yet, and write the page of what is trained")
+    page = commands.add_parser("page", help="write the page of what is trained")
     page.set_defaults(run=write_page)
-    for command in (build, page):
-        command.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "edgewright")
-        command.add_argument("--preset", default="default")
     for command in (training, page):
         command.add_argument("--data", required=True)
-    for command in (training, build, page):
         command.add_argument("--work", type=Path, required=True)
     return parser.parse_args(given)
 
