@@ -146,7 +146,8 @@ def page(rows: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "Rows of so many tokens are one attention from queries, keys and values on; the others are whole networks.",
+        "A row of so many tokens alone is one attention, from queries, keys and values on; a row with a name is a whole "
+        "network.",
     ]) + "\n"  # fmt: skip
 
 
