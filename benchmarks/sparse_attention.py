@@ -146,8 +146,8 @@ def page(rows: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "A row of so many tokens alone is one attention, from queries, keys and values on; a row with a name is a whole "
-        "network.",
+        "A row of so many tokens alone is one attention, from queries, keys and values on; a row with a name is a "
+        "whole network.",
     ]) + "\n"  # fmt: skip
 
 
