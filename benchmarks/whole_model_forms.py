@@ -110,6 +110,14 @@ def planned(backend: Backend, bench: Bench) -> tuple[Model, Plan]:
     Raises: RefusedError with the reason when the graph cannot be made, written, or run there.
     """
     model = GRAPHS[backend.graph](bench)
+    return model, placed(model, backend, bench)
+
+
+def placed(model: Model, backend: Backend, bench: Bench) -> Plan:
+    """The plan that runs a graph on a back end.
+
+    Raises: RefusedError with the reason when the graph cannot be written or run there.
+    """
     artifacts = exported(model, backend.exporter, bench) if backend.exporter else stage_artifacts(model)
     assert bench.device is not None
     device, names = bench.device.device(), (backend.runtime,)
@@ -117,7 +125,7 @@ def planned(backend: Backend, bench: Bench) -> tuple[Model, Plan]:
         placements_of(each, names, registry=bench.registry, recipe=bench.recipe, target=bench.target, device=device)[0]
         for each in artifacts
     )
-    return model, Plan(placements, artifacts if backend.exporter else ())
+    return Plan(placements, artifacts if backend.exporter else ())
 
 
 def unoptimised(plan: Plan) -> Plan:
