@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.agent import Agent
+from edgewright.agents.agent import Agent
+from edgewright.asking.request import Request
 from edgewright.bundle import Bundle, Contents, write_bundle
+from edgewright.deploying.opening import open_agent
 from edgewright.environment import Environment
-from edgewright.measure import Candidate, compare, device_lock
-from edgewright.pipeline import open_agent
-from edgewright.presets import PRESETS, Preset
-from edgewright.recipe import Request
+from edgewright.measuring.measure import Candidate, compare, device_lock
+from edgewright.measuring.presets import PRESETS, Preset
 from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.types import Plan

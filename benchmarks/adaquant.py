@@ -27,10 +27,10 @@ import onnx
 import torch
 
 from edgewright import onnxkit
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
 from edgewright.environment import Environment
 from edgewright.grids import encode
-from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.types import Array, Arrays

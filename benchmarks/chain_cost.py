@@ -19,13 +19,13 @@ import onnx
 import onnx.utils
 
 from edgewright import onnxkit
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
+from edgewright.deploying.steps import lowered
 from edgewright.environment import Environment
-from edgewright.recipe import Request
+from edgewright.measuring.timings import Measured
 from edgewright.registry import Registry
-from edgewright.steps import lowered
 from edgewright.store import Store
-from edgewright.timings import Measured
 from edgewright.torchkit.anatomy import examine
 from edgewright.types import Model, Stage
 from edgewright.verbs.subject import bench_for

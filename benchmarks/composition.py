@@ -21,14 +21,15 @@ from pathlib import Path
 from trained_pages import ratio_told
 from training_runs import RESULTS
 
+from edgewright.asking.recipe import ordered, resolve
+from edgewright.asking.request import Request, parse_method
 from edgewright.bench import Bench
+from edgewright.deploying.steps import run_step
 from edgewright.environment import Environment
 from edgewright.exits.settle import settle, unsettled
-from edgewright.recipe import Request, ordered, parse_method, resolve
+from edgewright.measuring.timings import Measured
 from edgewright.registry import Registry
-from edgewright.steps import run_step
 from edgewright.store import Store
-from edgewright.timings import Measured
 from edgewright.types import Model
 from edgewright.verbs.subject import bench_for
 

@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
+from edgewright.asking.recipe import Method
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
+from edgewright.deploying.steps import run_step
 from edgewright.environment import Environment
-from edgewright.presets import PRESETS
-from edgewright.recipe import Method, Request
+from edgewright.measuring.presets import PRESETS
+from edgewright.measuring.timings import Measured
 from edgewright.registry import TRANSFORMS, Registry
-from edgewright.steps import run_step
 from edgewright.store import Store
-from edgewright.timings import Measured
 from edgewright.types import Array, Model
 from edgewright.verbs.subject import bench_for
 from edgewright_plugins.eora import Params

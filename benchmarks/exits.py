@@ -27,16 +27,16 @@ import numpy.typing as npt
 import torch
 from early_exit import load_net
 
-from edgewright import stats
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.steps import lowered
 from edgewright.environment import Environment
 from edgewright.exits.settle import settle, with_thresholds
+from edgewright.measuring import stats
 from edgewright.onnxchain import dropped
 from edgewright.protocols import NoParams
-from edgewright.recipe import Request
 from edgewright.registry import Registry
-from edgewright.steps import lowered
 from edgewright.store import Store, key_of
 from edgewright.task import Task
 from edgewright.torchkit.anatomy import examine

@@ -21,13 +21,14 @@ import numpy as np
 from early_exit import load_net
 from exits import ROOT, chained, over_seeds, timed
 
-from edgewright import stats
+from edgewright.asking.recipe import Method
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
+from edgewright.deploying.steps import lowered, run_step
 from edgewright.environment import Environment
 from edgewright.exits.settle import settle, with_thresholds
-from edgewright.recipe import Method, Request
+from edgewright.measuring import stats
 from edgewright.registry import TRANSFORMS, Registry
-from edgewright.steps import lowered, run_step
 from edgewright.store import Store
 from edgewright.types import Goal, Model
 from edgewright.verbs.subject import bench_for

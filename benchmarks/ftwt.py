@@ -30,7 +30,7 @@ from trained_pages import Forms, mean_told, page_command, results, speeds, with_
 from training_runs import RESULTS, limited, train_command
 
 from edgewright.bench import Bench
-from edgewright.steps import lowered
+from edgewright.deploying.steps import lowered
 from edgewright.task import Task
 from edgewright.torchkit.data import Inputs, TaskData
 from edgewright.torchkit.fit import fit

@@ -13,8 +13,8 @@ import numpy as np
 from kernel_cases import Comparison
 from kernel_runs import Library, Run, library, ours
 
-from edgewright.ortheader import headers_place
-from edgewright.stats import ratio_over_rounds
+from edgewright.measuring.stats import ratio_over_rounds
+from edgewright.toolchain.ortheader import headers_place
 from edgewright_exporters.tir.isa import isas_of
 from edgewright_runtime.device import find_device
 

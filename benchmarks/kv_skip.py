@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from trained_pages import ratio_told
 
+from edgewright.asking.recipe import Request
 from edgewright.bench import Bench
+from edgewright.deploying.steps import lowered
 from edgewright.environment import Environment
-from edgewright.recipe import Request
 from edgewright.registry import Registry
-from edgewright.steps import lowered
 from edgewright.store import Store
 from edgewright.torchkit.fit import fit
 from edgewright.types import Array, Model

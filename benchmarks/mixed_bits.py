@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.environment import Environment
-from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.store import Store, key_of
 from edgewright.verbs.subject import bench_for

@@ -21,8 +21,8 @@ import onnxruntime
 
 import edgewright_runtime
 from edgewright.bundle import open_bundle
+from edgewright.measuring.stats import median_interval
 from edgewright.onnxkit import EXACT_PRODUCTS
-from edgewright.stats import median_interval
 from edgewright.verbs.subject import example_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,11 +32,11 @@ from kernel_rounds import Ratio, interval, ratio, sampled
 from kernel_runs import Run, one_thread
 from whole_model_forms import Backend, original, placed
 
+from edgewright.asking.recipe import Method, Request
 from edgewright.bench import Bench, stage_artifacts
+from edgewright.deploying.steps import lowered, run_step
 from edgewright.environment import Environment
-from edgewright.recipe import Method, Request
 from edgewright.registry import TRANSFORMS, Registry
-from edgewright.steps import lowered, run_step
 from edgewright.store import Store
 from edgewright.types import Model
 from edgewright.verbs.subject import bench_for

@@ -26,7 +26,7 @@ from kernel_runs import Run
 from networks import trained
 from torch import nn
 
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from edgewright.types import Arrays
 from edgewright_exporters.onnx_kernels.choose import first_guess
 from edgewright_exporters.onnx_kernels.library import library_of

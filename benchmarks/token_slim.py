@@ -27,7 +27,7 @@ from trained_pages import TITLES, page_command, results, seeds_row, speeds
 from training_runs import limited, train_command
 
 from edgewright.bench import Bench
-from edgewright.steps import lowered
+from edgewright.deploying.steps import lowered
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
 from edgewright.torchkit.fit import fit

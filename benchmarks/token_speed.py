@@ -16,14 +16,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from edgewright.asking.recipe import Method
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.steps import lowered, run_step
 from edgewright.environment import Environment
-from edgewright.recipe import Method, Request
+from edgewright.measuring.timings import Measured
 from edgewright.registry import TRANSFORMS, Registry
-from edgewright.steps import lowered, run_step
 from edgewright.store import Store
-from edgewright.timings import Measured
 from edgewright.types import Model
 from edgewright.verbs.subject import bench_for
 from edgewright_plugins.token_merge import TOKEN_MERGE

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
+from edgewright.deploying.exporting import exported
 from edgewright.environment import Environment
-from edgewright.exporting import exported
-from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.store import Store
 from edgewright.types import Measurement, Model, Plan

@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgewright import onnxkit
+from edgewright.asking.recipe import Method
 from edgewright.bench import Bench, stage_artifacts
 from edgewright.bench.placing import placements_of
+from edgewright.deploying.exporting import exported
+from edgewright.deploying.steps import run_step
 from edgewright.errors import RefusedError
-from edgewright.exporting import exported
-from edgewright.recipe import Method
 from edgewright.registry import TRANSFORMS
-from edgewright.steps import run_step
 from edgewright.store import key_of
 from edgewright.types import Model, Plan
 from edgewright_plugins.quantize import Params

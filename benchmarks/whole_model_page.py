@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from whole_model_forms import BACKENDS, FLOAT, INT8, NNCF, REFERENCE, Backend
 
-from edgewright.stats import ratio_over_rounds
+from edgewright.measuring.stats import ratio_over_rounds
 
 OURS = next(each for each in BACKENDS if each.graph == INT8 and each.exporter == "kernels")
 THEIRS = next(each for each in BACKENDS if each.graph == NNCF)

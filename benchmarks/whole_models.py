@@ -28,16 +28,16 @@ from kernel_runs import PEAKS, peak, peak_library
 from whole_model_forms import BACKENDS, REFERENCE, Backend, planned, unoptimised
 from whole_model_page import page
 
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
 from edgewright.cli.console import open_store
+from edgewright.deploying.race import BROKEN
 from edgewright.environment import Environment
-from edgewright.measure import UNDISTURBED
+from edgewright.measuring.measure import UNDISTURBED
+from edgewright.measuring.timings import Measured, undisturbed_ns
 from edgewright.numerics import worst
-from edgewright.race import BROKEN
-from edgewright.recipe import Request
 from edgewright.registry import Registry
 from edgewright.task.metrics import agreement
-from edgewright.timings import Measured, undisturbed_ns
 from edgewright.types import Arrays, GraphFile, Model, Plan
 from edgewright.verbs.subject import bench_for
 from edgewright_devices.workload import workload

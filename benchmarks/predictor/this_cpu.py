@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 
 from edgewright import onnxkit
-from edgewright.agent import LOCAL
+from edgewright.agents.agent import LOCAL
+from edgewright.asking.request import Request
+from edgewright.asking.targetfile import read_profile
 from edgewright.cli.console import Console, open_environment
+from edgewright.deploying.opening import open_agent
 from edgewright.grids import Grid, encode
-from edgewright.pipeline import open_agent
-from edgewright.recipe import Request
-from edgewright.targetfile import read_profile
 from edgewright.types import Target
 from edgewright.verbs.calibrating import measure_all
 from edgewright_devices.predictor.chain import Chain

@@ -24,10 +24,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import edgewright
+from edgewright.measuring.presets import PRESETS
 from edgewright.params import describe_params
-from edgewright.presets import PRESETS
 from edgewright.registry import KINDS, TARGETS, Kind, Registry
-from edgewright.tables import amount
+from edgewright.reporting.tables import amount
 from edgewright.types import Figure, Target
 
 HOST = "cpu"

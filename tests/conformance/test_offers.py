@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edgewright.kinds import KINDS
 from edgewright.registry import Registry
+from edgewright.registry.kinds import KINDS
 from edgewright.testing import cases
 
 OTHERS = ("package", *(kind.noun for kind in KINDS if kind.noun != "transform"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
 from edgewright_devices.local import LocalLink
 
 ROOT = Path(__file__).parents[2]

@@ -21,9 +21,9 @@ import pytest
 from fenced import DOCS, ROOT, Block, blocks_of, pages
 
 sys.path.insert(0, str(DOCS / "_ext"))
-from edgewright.kinds import KINDS
+from edgewright.asking.targetfile import read_profile
 from edgewright.registry import Registry, Source
-from edgewright.targetfile import read_profile
+from edgewright.registry.kinds import KINDS
 from edgewright.testing import Case, cases, open_rig
 from fences import NEEDS
 
@@ -153,7 +153,7 @@ def examples(workplace) -> tuple[ModuleType, ...]:
 
 
 def test_there_is_an_example_for_each_kind_and_the_registry_takes_it(examples):
-    from edgewright.discovery import installed
+    from edgewright.registry.discovery import installed
 
     registry = Registry([*installed(), *(plugin(module.__name__) for module in examples)])
     assert not registry.broken, registry.broken
@@ -162,7 +162,7 @@ def test_there_is_an_example_for_each_kind_and_the_registry_takes_it(examples):
 
 
 def test_the_examples_pass_the_conformance_kit(examples, tmp_path):
-    from edgewright.discovery import installed
+    from edgewright.registry.discovery import installed
 
     registry = Registry([*installed(), *(plugin(module.__name__) for module in examples)])
     run: list[Case] = []

@@ -9,11 +9,11 @@ from typing import Any
 import click
 import pytest
 
+from edgewright.asking.bounds import BOUND_NAMES, parse_bounds
+from edgewright.asking.request import parse_method, parse_shape
 from edgewright.cli import engine
-from edgewright.contract import BOUND_NAMES, parse_bounds
 from edgewright.errors import EdgewrightError
 from edgewright.params import parse_params
-from edgewright.recipe import parse_method, parse_shape
 from edgewright.registry import EXPORTERS, KINDS, METERS, RUNTIMES, TARGETS, TRANSFORMS, Registry
 from edgewright.verbs.judging import parse_condition
 from fenced import DOCS, ROOT, Block, blocks_of, commands_of, inline_commands, pages

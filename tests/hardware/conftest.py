@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import RefusedError
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from emulated import Served
 from served import adb_device, ssh_device
 from small import small_bundle

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from edgewright.agent import Agent, start_agent
+from edgewright.agents.agent import Agent, start_agent
 from edgewright.errors import DeviceError
 from edgewright.protocols import Connection, Link
 from edgewright_devices import adb

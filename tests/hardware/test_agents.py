@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from beside import Beside, BesideLink
-from edgewright.agent import Agent
-from edgewright.agentfile import build_agent
+from edgewright.agents.agent import Agent
+from edgewright.agents.agentfile import build_agent
+from edgewright.agents.runnerfile import Machine, build_runner, fetch_parts
 from edgewright.errors import RefusedError
-from edgewright.ortheader import headers_place
-from edgewright.runnerfile import Machine, build_runner, fetch_parts
+from edgewright.toolchain.ortheader import headers_place
 from systems import Installed
 from unit.conftest import make_bundle  # noqa: F401 - a fixture
 from unit.test_agents_alike import *  # noqa: F403 - the cases

@@ -19,10 +19,10 @@ import onnxruntime
 import pytest
 
 from digits import DIGITS, images, write_int8
-from edgewright.agentfile import build_agent
+from edgewright.agents.agentfile import build_agent
+from edgewright.deploying.race import FURTHEST as RACE_FURTHEST
 from edgewright.errors import BundleError, RefusedError
-from edgewright.ortheader import find_header, headers_place
-from edgewright.race import FURTHEST as RACE_FURTHEST
+from edgewright.toolchain.ortheader import find_header, headers_place
 from edgewright_runtime import load
 from userland import PI_4, PI_5, Board, Userland
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from digits import DIGITS, images, write_int8
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
 from edgewright.protocols import Link
 from edgewright_devices.local import LOCAL
 from emulated import Served

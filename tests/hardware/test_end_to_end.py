@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from answers import far
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from emulated import Served
 from served import adb_device, ssh_device, without_python
 from shunt import NAME, WATTS, install_shunt

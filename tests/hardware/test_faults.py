@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
 from edgewright.errors import DeviceError, PluginError
 from edgewright.protocols import Link
 from edgewright_devices.ssh import SSH
@@ -142,7 +142,7 @@ link = {1}.open(sys.argv[1])
 """
 HOLD = """
 import time
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
 with start_agent(link, Path(sys.argv[2])):
     time.sleep(600)
 """

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from answers import X, far
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
+from edgewright.agents.runnerfile import Machine, build_runner, needed_glibc
+from edgewright.deploying.opening import open_agent, open_link
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, InputError, PluginError, RefusedError
 from edgewright.onboarding.placing import Prepared
-from edgewright.ortheader import headers_place
-from edgewright.pipeline import open_agent, open_link
 from edgewright.registry import Registry
-from edgewright.runnerfile import Machine, build_runner, needed_glibc
 from edgewright.store import Store
-from edgewright.sysroot import find_sysroot
+from edgewright.toolchain.ortheader import headers_place
+from edgewright.toolchain.sysroot import find_sysroot
 from edgewright.types import Source
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import set_up

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from edgewright.deploying.opening import open_agent, open_link
 from edgewright.environment import Environment
 from edgewright.errors import DeviceError, RefusedError
-from edgewright.ortheader import headers_place
-from edgewright.pipeline import open_agent, open_link
 from edgewright.protocols import Link
 from edgewright.registry import Registry
 from edgewright.store import Store
+from edgewright.toolchain.ortheader import headers_place
 from edgewright.verbs.checkup import examine
 from edgewright.verbs.preparing import devices, set_up
 from emulated import Served

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from edgewright_exporters.kernels import blockattention
 from edgewright_exporters.kernels.attention_panel import AttentionTile
 from edgewright_exporters.kernels.blockattention import BlockAttentionCase

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from edgewright_exporters.kernels import gatedconv, window
 from edgewright_exporters.kernels.gatedconv import GatedConvCase
 from edgewright_exporters.kernels.window import Window, correlate

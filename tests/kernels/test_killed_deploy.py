@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from edgewright.errors import RefusedError
-from edgewright.ortheader import find_header, headers_place
+from edgewright.toolchain.ortheader import find_header, headers_place
 from kills import kill_when, left_of
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from edgewright.agent import Agent, start_agent
+from edgewright.agents.agent import Agent, start_agent
 from edgewright.bundle import Contents, file_digest, open_bundle, write_bundle
 from edgewright.cli.console import open_store
 from edgewright.errors import BundleError, InputError, RefusedError

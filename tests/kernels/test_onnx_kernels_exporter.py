@@ -15,12 +15,12 @@ import pytest
 from onnx import parser
 
 from edgewright import onnxkit
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.pipeline import prepare
 from edgewright.environment import Environment
 from edgewright.errors import RefusedError
-from edgewright.pipeline import prepare
-from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
 from edgewright.store import Store
 from edgewright.task import noise_task

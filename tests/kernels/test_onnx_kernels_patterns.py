@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.numerics import worst
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from edgewright_exporters.onnx_kernels.choose import first_guess
 from edgewright_exporters.onnx_kernels.library import library_of
 from edgewright_exporters.onnx_kernels.plan import matches

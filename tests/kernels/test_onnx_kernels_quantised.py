@@ -18,7 +18,7 @@ from edgewright import onnxkit
 from edgewright.errors import RefusedError
 from edgewright.grids import SHIFTS
 from edgewright.numerics import worst
-from edgewright.ortheader import headers_place
+from edgewright.toolchain.ortheader import headers_place
 from edgewright_exporters.onnx_kernels.choose import first_guess
 from edgewright_exporters.onnx_kernels.library import library_of
 from edgewright_exporters.onnx_kernels.rewrite import packed, rewrite

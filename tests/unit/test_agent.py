@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgewright.agent import Agent, start_agent
-from edgewright.agentfile import build_agent
+from edgewright.agents.agent import Agent, start_agent
+from edgewright.agents.agentfile import build_agent
 from edgewright.errors import BundleError, DeviceError, InputError, PluginError
 from edgewright.protocol import answer, decode, encode, failure, read_array, result_of, write_array
 from edgewright_devices.local import LOCAL, LocalLink

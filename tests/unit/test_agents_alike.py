@@ -21,13 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.agent import Agent, start_agent
-from edgewright.agentfile import build_agent
+from edgewright.agents.agent import Agent, start_agent
+from edgewright.agents.agentfile import build_agent
+from edgewright.agents.runnerfile import Machine, build_runner
 from edgewright.errors import BundleError, DeviceError, EdgewrightError, InputError, PluginError, RefusedError
-from edgewright.ortheader import headers_place
 from edgewright.protocol import write_array
 from edgewright.protocols import Link, Process
-from edgewright.runnerfile import Machine, build_runner
+from edgewright.toolchain.ortheader import headers_place
 from edgewright.types import Gate, Source, State
 from edgewright_devices.local import LocalLink
 from edgewright_runtime.circumstances import conditions

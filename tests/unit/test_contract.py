@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewright.contract import Bounds, Drop, decide, judge, parse_bounds, rank
+from edgewright.asking.bounds import Bounds, Drop, parse_bounds
+from edgewright.deploying.contract import decide, judge, rank
 from edgewright.errors import RecipeError
 from edgewright.types import Evidence, Measurement, Metric, unknown
 

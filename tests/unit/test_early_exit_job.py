@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.trained import revived, sealed, shelved
 from edgewright.errors import RecipeError, RefusedError
 from edgewright.testing import Rig
-from edgewright.trained import revived, sealed, shelved
 from edgewright.types import Goal, Model, State
 
 torch = pytest.importorskip("torch")

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgewright import onnxkit  # noqa: E402
+from edgewright.deploying.trained import shelved  # noqa: E402
 from edgewright.store import Store  # noqa: E402
 from edgewright.torchkit.anatomy import Anatomy, examine  # noqa: E402
-from edgewright.trained import shelved  # noqa: E402
 from edgewright_plugins.early_exit import Params  # noqa: E402
 from edgewright_plugins.early_exit.build import example_of, module_of  # noqa: E402
 from edgewright_plugins.early_exit.choice import Choice, family_of, to_json  # noqa: E402

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.energy import IDLE, LEAST_SAMPLES, counted, energy_in, energy_of, fault, joules_at, samples_in
-from edgewright.metering import trace_of
-from edgewright.timings import Setting
+from edgewright.measuring.energy import IDLE, LEAST_SAMPLES, counted, energy_in, energy_of, fault, joules_at, samples_in
+from edgewright.measuring.metering import trace_of
+from edgewright.measuring.timings import Setting
 from edgewright.types import Mark, Recording, Source, Trace
 
 MS = 1_000_000

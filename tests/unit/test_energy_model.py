@@ -11,11 +11,11 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from edgewright.asking.targetfile import parse_profile
 from edgewright.errors import TargetError
 from edgewright.grids import SHIFTS
 from edgewright.registry import TARGETS, Registry
-from edgewright.report import modelled_rows
-from edgewright.targetfile import parse_profile
+from edgewright.reporting.report import modelled_rows
 from edgewright.testing import open_rig
 from edgewright.types import Figure, Row
 from edgewright_devices.energy_model import (

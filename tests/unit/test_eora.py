@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright import onnxkit
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RecipeError
 from edgewright.grids import Grid, encode_closest
 from edgewright.protocols import LoadRequest, NoParams

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from edgewright.asking.userfile import Reference, load_user
 from edgewright.errors import TaskError
 from edgewright.task import load_task
 from edgewright.types import Array, Arrays, Signature, TensorSpec
-from edgewright.userfile import Reference, load_user
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FACES: ModuleType = load_user(Reference(EXAMPLES / "faces.py", "faces"), kind="task", error=TaskError)

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewright.alignment import Burst
 from edgewright.cli.console import open_registry
-from edgewright.energy import energy_in, energy_of
 from edgewright.errors import RefusedError
-from edgewright.instrument import recording_of
-from edgewright.metering import Metered, metered
+from edgewright.measuring.alignment import Burst
+from edgewright.measuring.energy import energy_in, energy_of
+from edgewright.measuring.instrument import recording_of
+from edgewright.measuring.metering import Metered, metered
+from edgewright.measuring.timings import Setting
 from edgewright.protocols import PowerLog
-from edgewright.timings import Setting
 from edgewright.types import Mark
 from edgewright_devices.meters.external import EXTERNAL, LOG, PORT
 from edgewright_devices.meters.powerlog import read_log
@@ -148,14 +148,14 @@ def test_a_log_that_tells_no_power_is_refused_with_an_example(text: str) -> None
 
 def test_energy_is_read_with_an_instrument_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program writes what a device would take by its own clock; what the agent does is known from the marks."""
-    from edgewright.agent import start_agent
+    from edgewright.agents.agent import start_agent
     from edgewright_devices.local import LOCAL
 
     log, busy, ended = tmp_path / "log.csv", threading.Event(), threading.Event()
     log.write_text("time_ms,power_mw\n")
     monkeypatch.setenv(LOG, str(log))
-    monkeypatch.setattr("edgewright.instrument.BURST_S", 0.6)
-    monkeypatch.setattr("edgewright.instrument.BURST_PERIODS", 1)
+    monkeypatch.setattr("edgewright.measuring.instrument.BURST_S", 0.6)
+    monkeypatch.setattr("edgewright.measuring.instrument.BURST_PERIODS", 1)
 
     def note() -> None:
         with log.open("a", buffering=1) as file:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgewright.deploying.trained import revived, shelved
 from edgewright.errors import RecipeError, RefusedError
 from edgewright.testing import Rig
-from edgewright.trained import revived, shelved
 from edgewright.types import Model, Signature, TensorSpec, TorchGraph
 
 torch = pytest.importorskip("torch")
@@ -21,7 +21,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from decoder import Decoder, decoder, votes  # noqa: E402
 from edgewright import onnxkit  # noqa: E402
-from edgewright.context import Workbench  # noqa: E402
+from edgewright.deploying.context import Workbench  # noqa: E402
 from edgewright.store import key_of  # noqa: E402
 from edgewright.task import Task  # noqa: E402
 from edgewright.torchkit.data import Batch  # noqa: E402

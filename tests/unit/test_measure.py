@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright import stats
-from edgewright.agent import Agent, start_agent
+from edgewright.agents.agent import Agent, start_agent
 from edgewright.errors import RecipeError
-from edgewright.measure import (
+from edgewright.measuring import stats
+from edgewright.measuring.measure import (
     FIRST_LOOK,
     UNDISTURBED,
     Candidate,
@@ -22,7 +22,7 @@ from edgewright.measure import (
     device_lock,
     measure_one,
 )
-from edgewright.presets import PRESETS, Preset, find_preset, in_passing
+from edgewright.measuring.presets import PRESETS, Preset, find_preset, in_passing
 from edgewright_devices.local import LOCAL
 
 MakeBundle = Callable[..., Path]

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from edgewright.agent import Agent, start_agent
-from edgewright.energy import energy_in, energy_of
+from edgewright.agents.agent import Agent, start_agent
 from edgewright.errors import InputError
-from edgewright.metering import ROOT, Metered, NoMeter, metered, trace_of
+from edgewright.measuring.energy import energy_in, energy_of
+from edgewright.measuring.metering import ROOT, Metered, NoMeter, metered, trace_of
+from edgewright.measuring.timings import Setting
 from edgewright.registry import Registry
-from edgewright.timings import Setting
 from edgewright.types import Device, Mark, Recording
 from edgewright_devices.local import LOCAL
 from edgewright_devices.meters.battery import BATTERY

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("scipy")
 
 from edgewright import onnxkit
-from edgewright.context import Workbench
-from edgewright.contract import parse_bounds
+from edgewright.asking.bounds import parse_bounds
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RecipeError
 from edgewright.store import key_of
 from edgewright.task import Task

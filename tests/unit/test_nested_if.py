@@ -8,7 +8,7 @@ import numpy as np
 
 from edgewright import onnxkit
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.exits.settle import with_thresholds
 from edgewright.gates import depth_of
 from edgewright.protocols import NoParams

@@ -11,12 +11,12 @@ import onnx
 import pytest
 
 from edgewright import onnxkit
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.pipeline import prepare
 from edgewright.environment import Environment
-from edgewright.pipeline import prepare
 from edgewright.protocols import Context
-from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
 from edgewright.stagewise.apply import applied
 from edgewright.store import Store

@@ -17,8 +17,9 @@ import onnx
 import onnx.parser
 import pytest
 
+from edgewright.asking.recipe import resolve
+from edgewright.asking.request import Request
 from edgewright.errors import InputError
-from edgewright.recipe import Request, resolve
 from edgewright.registry import TARGETS, Registry
 from edgewright.types import Artifact, Gate
 from edgewright_runtime import load

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgewright.errors import InputError, RefusedError
-from edgewright.ortheader import NAME, fetch_header, find_header
+from edgewright.toolchain.ortheader import NAME, fetch_header, find_header
 from edgewright_exporters.loader.build import loader_object
 from edgewright_exporters.tir.isa import isa_named
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from edgewright.asking.targetfile import read_profile
 from edgewright.errors import TargetError
 from edgewright.protocols import Calibrated, Itemising, Measurable, Predictor
-from edgewright.targetfile import read_profile
 from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
 from edgewright_devices.predictor.calibrate import left_out_error
 from edgewright_devices.predictor.coefficients import known_of, read_prior

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright.asking.targetfile import TABLES, parse_profile, read_profile
 from edgewright.errors import TargetError
-from edgewright.targetfile import TABLES, parse_profile, read_profile
 from edgewright.types import Figure, Target
 from edgewright_devices.probe import probe
 from edgewright_devices.profiles import FOLDER, built_in, edgewright_targets

@@ -11,10 +11,10 @@ import onnx.parser
 import pytest
 
 from edgewright import onnxkit
-from edgewright.context import Workbench
-from edgewright.contract import parse_bounds
+from edgewright.asking.bounds import parse_bounds
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RecipeError, RefusedError
-from edgewright.presets import PRESETS, Preset
+from edgewright.measuring.presets import PRESETS, Preset
 from edgewright.store import key_of
 from edgewright.task import Task
 from edgewright.testing import Rig

@@ -11,12 +11,13 @@ import onnx
 import pytest
 
 from edgewright import onnxkit
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.opening import open_bench
+from edgewright.deploying.pipeline import prepare
 from edgewright.environment import Environment
 from edgewright.grids import Grid, encode_closest
-from edgewright.pipeline import open_bench, prepare
-from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
 from edgewright.store import Store, key_of
 from edgewright.types import Array, Model

@@ -16,7 +16,7 @@ import pytest
 
 from edgewright.bench import Bench
 from edgewright.bundle import open_bundle
-from edgewright.race import race
+from edgewright.deploying.race import race
 from edgewright.registry import Registry, Source, installed
 from edgewright.testing import Rig
 from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, Variant

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgewright.asking.recipe import ordered, resolve
+from edgewright.asking.recipefile import read_request
+from edgewright.asking.request import MethodCall, Request, merge, parse_method, parse_shape
 from edgewright.errors import RecipeError
-from edgewright.recipe import MethodCall, Request, merge, ordered, parse_method, parse_shape, read_request, resolve
 from edgewright.registry import TARGETS, Registry
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from edgewright.renaming import original, originals
+from edgewright.reporting.renaming import original, originals
 from edgewright_runtime.ort_session import OrtSession
 
 NET = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewright.recipe import parse_method
-from edgewright.report import call_text, rows
+from edgewright.asking.request import parse_method
+from edgewright.reporting.report import call_text, rows
 from edgewright.types import Evidence, Measurement, unknown
 
 

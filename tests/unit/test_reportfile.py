@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewright.errors import BundleError
-from edgewright.reportfile import parse_report, read_report
+from edgewright.reporting.reportfile import parse_report, read_report
 from edgewright.types import Exit, Exits, Judgement, Measurement, Report, Row, Step, Tradeoff, Verdict
 from edgewright_exporters.report_json import JSON
 

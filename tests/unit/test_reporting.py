@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from edgewright.bundle import Contents, file_digest, write_bundle
-from edgewright.pictures import image_of
+from edgewright.reporting.pictures import image_of
 from edgewright.task import load_task
 from edgewright.types import (
     Artifact,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgewright.compilers import CPP
+from edgewright.agents.runnerfile import ANDROID_API, NDK, Machine, find_compiler, needed_glibc
 from edgewright.errors import RefusedError
-from edgewright.runnerfile import ANDROID_API, NDK, Machine, find_compiler, needed_glibc
-from edgewright.sysroot import Sysroot, _keep_links_inside, find_sysroot  # pyright: ignore[reportPrivateUsage]
+from edgewright.toolchain.compilers import CPP
+from edgewright.toolchain.sysroot import Sysroot, _keep_links_inside, find_sysroot  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_compiler_that_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from edgewright.agents.runnerfile import NAME, Machine, build_runner
 from edgewright.errors import PluginError, RefusedError
-from edgewright.ortheader import headers_place
 from edgewright.protocols import Link
-from edgewright.runnerfile import NAME, Machine, build_runner
+from edgewright.toolchain.ortheader import headers_place
 from unit.test_agents_alike import *  # noqa: F403 - the cases
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import pytest
 
 from edgewright.errors import OutputError, RecipeError
 from edgewright.hookspecs import API
-from edgewright.kinds import KINDS
 from edgewright.registry import Registry
+from edgewright.registry.kinds import KINDS
 from edgewright.scaffold import LONGEST, WITHOUT, create, kinds
 
 

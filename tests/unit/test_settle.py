@@ -12,18 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from edgewright import onnxkit
 from edgewright.bench import Bench
 from edgewright.bench import bench as benches
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RefusedError
 from edgewright.exits.observe import observe, qualities
 from edgewright.exits.settle import settle, unsettled, with_thresholds
 from edgewright.gates import depth_of
-from edgewright.measure import Candidate, compare
-from edgewright.presets import PRESETS
+from edgewright.measuring.measure import Candidate, compare
+from edgewright.measuring.presets import PRESETS
+from edgewright.measuring.timings import Setting, deepest_of
 from edgewright.store import Store
 from edgewright.task import TOP1, Task, top1
 from edgewright.task.metrics import top1_each
 from edgewright.testing import Rig
-from edgewright.timings import Setting, deepest_of
 from edgewright.types import Gate, Goal, Model, Signature, Stage, TensorSpec, Variant
 from edgewright_plugins.gates import GATES, Params
 

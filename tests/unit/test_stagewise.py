@@ -13,16 +13,16 @@ import pytest
 from onnx import numpy_helper
 
 from edgewright import onnxkit
+from edgewright.asking.recipe import Method
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.steps import run_step
 from edgewright.errors import PluginError, RefusedError
 from edgewright.gates import depth_of
 from edgewright.protocols import Context, NoParams
-from edgewright.recipe import Method
 from edgewright.registry import TRANSFORMS, Registry
 from edgewright.stagewise.apply import applied, refused
 from edgewright.stagewise.rows import Piece
-from edgewright.steps import run_step
 from edgewright.store import Store
 from edgewright.task.metrics import top1
 from edgewright.types import Array, Gate, Model, Offer, Refusal, Stage, Step, Target

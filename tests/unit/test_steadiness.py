@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewright.errors import RecipeError
-from edgewright.steadiness import in_words, warnings
+from edgewright.measuring.steadiness import in_words, warnings
 from edgewright.verbs.sustaining import Look, onsets, parse_minutes
 from edgewright_runtime.circumstances import conditions
 

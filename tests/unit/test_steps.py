@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-from edgewright.steps import code_of
+from edgewright.deploying.steps import code_of
 
 
 def load(path, name):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from edgewright.asking.targets import check_device, find_target, is_model, offered, target_of, unlike
 from edgewright.cli.console import open_registry
 from edgewright.errors import TargetError
 from edgewright.registry import Registry
-from edgewright.targets import check_device, find_target, is_model, offered, target_of, unlike
 from edgewright.types import Device, Target
 
 GB = 2**30

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
 from edgewright_devices.local import LocalLink
 
 RUNNERS = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgewright.timings import Setting, depths_seen, latency_of, ratio_of, undisturbed_ns
+from edgewright.measuring.timings import Setting, depths_seen, latency_of, ratio_of, undisturbed_ns
 
 SETTING = Setting("measured", {"device": "made up"})
 PERCENT = 5

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from edgewright.deploying.trained import revived, sealed, shelved
 from edgewright.errors import RecipeError, RefusedError
 from edgewright.testing import Rig
-from edgewright.trained import revived, sealed, shelved
 from vit import rig_with
 
 torch = pytest.importorskip("torch")

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from edgewright import TOP1, Task, top1
-from edgewright.context import Workbench
-from edgewright.discovery import Source, installed
+from edgewright.asking.recipe import Method
+from edgewright.asking.request import MethodCall, Request
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.opening import open_bench
+from edgewright.deploying.pipeline import prepare
+from edgewright.deploying.steps import run_step
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, RefusedError, TaskError
-from edgewright.pipeline import open_bench, prepare
-from edgewright.recipe import Method, MethodCall, Request
 from edgewright.registry import TARGETS, TRANSFORMS, Registry
-from edgewright.steps import run_step
+from edgewright.registry.discovery import Source, installed
 from edgewright.store import Store
 
 torch = pytest.importorskip("torch")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
+from edgewright.agents.travel import pack
 from edgewright.errors import InputError
-from edgewright.travel import pack
 from edgewright_devices.local import LOCAL
 from third_party import FACTOR, write_acme
 

@@ -15,13 +15,14 @@ from onnx import parser
 
 from edgewright import onnxkit
 from edgewright.arrays import npz_bytes
+from edgewright.asking.recipe import resolve
+from edgewright.asking.request import Request
 from edgewright.bundle import Contents, write_bundle
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.pipeline import prepare
+from edgewright.deploying.race import race
 from edgewright.environment import Environment
 from edgewright.errors import RefusedError
-from edgewright.pipeline import prepare
-from edgewright.race import race
-from edgewright.recipe import Request, resolve
 from edgewright.registry import TARGETS, Registry
 from edgewright.store import Store
 from edgewright.task import noise_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgewright.targetfile import read_profile
+from edgewright.asking.targetfile import read_profile
 from edgewright.types import Target
 from edgewright_devices.probe import probe
 

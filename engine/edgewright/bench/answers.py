@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright.agent import Agent, Opened
+from edgewright.agents.agent import Agent, Opened
 from edgewright.types import Array, Arrays
 
 CHUNK = 64

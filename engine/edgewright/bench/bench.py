@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from edgewright import measure
-from edgewright.agent import Agent
+from edgewright.agents.agent import Agent
 from edgewright.arrays import npz_bytes
+from edgewright.asking.recipe import Recipe
 from edgewright.bench.answers import CHUNK, EXITS, by_stage, explored, holding, inferred
 from edgewright.bench.costs import predicted, predicted_stages, read_cost
 from edgewright.bench.placing import placements_of, stage_artifacts
 from edgewright.bundle import Contents, plain, write_bundle
 from edgewright.environment import Environment, Progress
 from edgewright.errors import RefusedError
-from edgewright.metering import metered, with_energy
-from edgewright.presets import find_preset, in_passing
+from edgewright.measuring import measure
+from edgewright.measuring.metering import metered, with_energy
+from edgewright.measuring.presets import find_preset, in_passing
+from edgewright.measuring.timings import Measured
 from edgewright.realinputs import draw_inputs
-from edgewright.recipe import Recipe
 from edgewright.registry import RUNTIMES, TARGETS, Registry
 from edgewright.store import Store, key_of
 from edgewright.task import Task
-from edgewright.timings import Measured
 from edgewright.types import Array, Arrays, Artifact, Cost, Device, Model, Placement, Plan, StageCost, Target, unknown
 
 STREAM = 256

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from edgewright.asking.recipe import Recipe
 from edgewright.errors import RefusedError
 from edgewright.protocols import Runtime
-from edgewright.recipe import Recipe
 from edgewright.registry import RUNTIMES, Registry
 from edgewright.types import Artifact, Device, GraphFile, Model, Placement, Target
 

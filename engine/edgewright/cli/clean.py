@@ -11,7 +11,7 @@ from edgewright.cli.console import open_store, print_json, shared_options
 @shared_options
 def command(as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
     """Remove the cache. Nothing in it is needed: it only makes the next run quicker."""
-    from edgewright.tables import amount
+    from edgewright.reporting.tables import amount
 
     store = open_store(cache)
     freed = store.clear()

@@ -77,7 +77,7 @@ def command(
 
 
 def _show(found: Comparison) -> None:
-    from edgewright.tables import describe_device, table
+    from edgewright.reporting.tables import describe_device, table
     from edgewright.verbs.announcing import HEADER, cells
 
     click.echo(f"on {describe_device(found.device)}")

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
+from edgewright.asking.request import Request, parse_shape
 from edgewright.bundle import plain
 from edgewright.cli.interrupt import check
 from edgewright.environment import Environment
-from edgewright.recipe import Request, parse_shape
 from edgewright.registry import Registry
 from edgewright.store import Store
 
@@ -133,7 +133,7 @@ PRESETS = ("quick", "default", "thorough")
 
 def _is_preset(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
     """What was given. Raises: RecipeError when that is no preset."""
-    from edgewright.presets import find_preset
+    from edgewright.measuring.presets import find_preset
 
     return given and find_preset(given).name
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from edgewright.asking.bounds import BOUND_NAMES
+from edgewright.asking.recipefile import PROJECT_FILE, read_request
+from edgewright.asking.request import Request, merge, parse_method
 from edgewright.cli.console import (
     Console,
     meter_option,
@@ -18,8 +21,6 @@ from edgewright.cli.console import (
     request_from,
     shared_options,
 )
-from edgewright.contract import BOUND_NAMES
-from edgewright.recipe import PROJECT_FILE, Request, merge, parse_method, read_request
 
 
 @click.command("deploy")
@@ -63,8 +64,9 @@ def command(  # noqa: PLR0917 - one argument per option
     edgewright.toml in this folder names it. Exit code 3: a bound you wrote was not met, or a method you
     named was left out; the best legal model was written all the same.
     """
-    from edgewright.pipeline import deploy, model_named, prepare
-    from edgewright.report import settings
+    from edgewright.deploying.loading import model_named
+    from edgewright.deploying.pipeline import deploy, prepare
+    from edgewright.reporting.report import settings
     from edgewright.verbs.subject import target_for
 
     console = Console()

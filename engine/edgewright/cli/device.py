@@ -29,7 +29,7 @@ def setup(
     """
     from edgewright.onboarding.findings import describe
     from edgewright.onboarding.preflight import onnxruntime_of
-    from edgewright.tables import amount
+    from edgewright.reporting.tables import amount
     from edgewright.verbs.preparing import set_up
 
     done = set_up(on, open_environment(Console(quiet=as_json), no_plugin, cache), extra, upgrade=upgrade)

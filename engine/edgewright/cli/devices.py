@@ -20,7 +20,7 @@ def command(
     addresses: tuple[str, ...], *, configured: bool, as_json: bool, no_plugin: tuple[str, ...], cache: str | None
 ) -> int:
     """List the devices at hand: those that adb knows, those at ADDRESS, and hosts of your ssh configuration."""
-    from edgewright.tables import table
+    from edgewright.reporting.tables import table
     from edgewright.verbs.preparing import devices
 
     seen = devices(addresses, open_environment(Console(quiet=as_json), no_plugin, cache), configured=configured)

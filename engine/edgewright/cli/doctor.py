@@ -16,7 +16,7 @@ def command(on: str | None, *, fixing: bool, as_json: bool, no_plugin: tuple[str
 
     Exit code 4: the device does not answer; the last line says why.
     """
-    from edgewright.tables import table
+    from edgewright.reporting.tables import table
     from edgewright.verbs.checkup import examine, fix
 
     env = open_environment(Console(quiet=True), no_plugin, cache)

@@ -11,10 +11,10 @@ from edgewright.cli.console import open_registry, print_json, shared_options
 @shared_options
 def command(as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
     """List the plugins, what they offer, and why any is broken."""
-    from edgewright.kinds import KINDS
     from edgewright.params import describe_params
     from edgewright.registry import TRANSFORMS
-    from edgewright.tables import table
+    from edgewright.registry.kinds import KINDS
+    from edgewright.reporting.tables import table
 
     registry = open_registry(no_plugin)
     offers = {kind: registry.all(kind) for kind in KINDS}

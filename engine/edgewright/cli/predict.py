@@ -25,7 +25,7 @@ def command(
     model: str, target: str, *, as_json: bool, no_plugin: tuple[str, ...], cache: str | None, **given: Any
 ) -> int:
     """Predict what MODEL costs on a target that is not at hand, with an interval for each number."""
-    from edgewright.tables import describe
+    from edgewright.reporting.tables import describe
     from edgewright.verbs.predicting import predict
 
     console = Console()

@@ -57,7 +57,7 @@ def command(
 
     With --task on real inputs, of the test split: where they leave a model with exits, and what each exit takes.
     """
-    from edgewright.contract import parse_time
+    from edgewright.asking.bounds import parse_time
     from edgewright.verbs.details import Asked
     from edgewright.verbs.profiling import profile
 
@@ -94,8 +94,8 @@ def _document(found: Profile) -> dict[str, object]:
 
 
 def _show(found: Profile) -> None:
-    from edgewright.steadiness import in_words
-    from edgewright.tables import describe
+    from edgewright.measuring.steadiness import in_words
+    from edgewright.reporting.tables import describe
 
     click.echo(f"{found.subject.name} on {found.device.cpu}, {found.device.cores} cores")
     if found.real:
@@ -125,7 +125,7 @@ def _show_rails(energy: Measurement) -> None:
 
 def _show_ways(ways: tuple[Way, ...]) -> None:
     """A row per exit; its latency is that of the runs that ended there."""
-    from edgewright.tables import table
+    from edgewright.reporting.tables import table
 
     statistics = list(dict.fromkeys(name for way in ways for name in way.latency))
     rows = [
@@ -137,7 +137,7 @@ def _show_ways(ways: tuple[Way, ...]) -> None:
 
 
 def _show_capped(capped: Capped) -> None:
-    from edgewright.tables import amount
+    from edgewright.reporting.tables import amount
 
     times = ", ".join(f"{name} {_value(each)}" for name, each in capped.latency.items())
     ended = "".join(f"; {count} ended at {name}" for name, count in capped.ended.items())
@@ -147,7 +147,7 @@ def _show_capped(capped: Capped) -> None:
 
 
 def _show_operators(found: Profile) -> None:
-    from edgewright.tables import digits, table
+    from edgewright.reporting.tables import digits, table
 
     operators = found.details.operators
     rows = [
@@ -165,6 +165,6 @@ def _runs(latency: Mapping[str, Measurement]) -> int:
 
 
 def _value(measurement: Measurement | None) -> str:
-    from edgewright.tables import amount
+    from edgewright.reporting.tables import amount
 
     return "-" if measurement is None or measurement.value is None else amount(measurement.value, measurement.unit)

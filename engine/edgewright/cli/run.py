@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgewright.cli.console import Console, on_option, open_environment, print_json, shared_options
-from edgewright.tables import amount
+from edgewright.reporting.tables import amount
 
 if TYPE_CHECKING:
     from edgewright.verbs.running import Ran
@@ -32,7 +32,7 @@ def command(  # noqa: PLR0917 - one argument per option
     cache: str | None,
 ) -> int:
     """Run BUNDLE on the arrays of an .npz file; their first axis counts examples."""
-    from edgewright.contract import parse_time
+    from edgewright.asking.bounds import parse_time
     from edgewright.verbs.running import run_bundle, save_arrays
 
     deadline_ms = None if deadline is None else parse_time("--deadline", deadline)

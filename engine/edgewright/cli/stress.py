@@ -44,7 +44,7 @@ def command(
 
     An attack sees the scores of the exits and nothing else. A bundle without exits cannot be slowed by its inputs.
     """
-    from edgewright.contract import parse_time
+    from edgewright.asking.bounds import parse_time
     from edgewright.verbs.stressing import Asked, stress
 
     deadline_ms = None if deadline is None else parse_time("--deadline", deadline)
@@ -71,7 +71,7 @@ def _document(found: Stress, deadline_ms: float | None) -> dict[str, object]:
 
 
 def _show(found: Stress, deadline_ms: float | None) -> None:
-    from edgewright.tables import describe, describe_device, table
+    from edgewright.reporting.tables import describe, describe_device, table
 
     if found.device:
         click.echo(f"on {describe_device(found.device)}")
@@ -93,6 +93,6 @@ def _line(case: Case) -> list[str]:
 
 
 def _milliseconds(measurement: Measurement) -> str:
-    from edgewright.tables import amount
+    from edgewright.reporting.tables import amount
 
     return "-" if measurement.value is None else amount(measurement.value, "ms")

@@ -12,9 +12,9 @@ from edgewright.cli.console import open_registry, print_json, shared_options
 @shared_options
 def command(name: str | None, as_json: bool, no_plugin: tuple[str, ...], cache: str | None) -> int:
     """List the targets; with NAME, every figure of one and where it was read."""
+    from edgewright.asking.targets import find_target
     from edgewright.registry import TARGETS
-    from edgewright.tables import amount, digits, table
-    from edgewright.targets import find_target
+    from edgewright.reporting.tables import amount, digits, table
 
     registry = open_registry(no_plugin)
     if name is None:

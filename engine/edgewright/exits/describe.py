@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewright.bench import Bench
-from edgewright.job import Candidate
+from edgewright.deploying.job import Candidate
 from edgewright.types import Arrays, Exit, Exits, Plan, StageCost
 
 SHOWN = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgewright.measuring.steadiness import HOT_C
 from edgewright.onboarding.preflight import PACKAGES, Interpreter, Package, Preflight, Runner
-from edgewright.steadiness import HOT_C
-from edgewright.tables import amount
+from edgewright.reporting.tables import amount
 
 LITTLE_DISK, LITTLE_MEMORY = 300e6, 200e6
 """Bytes: numpy, onnxruntime and a bundle of middling size; what they take in memory."""

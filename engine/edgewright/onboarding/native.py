@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgewright.agents.runnerfile import build_runner, fetch_parts, machine_of, needed_glibc
 from edgewright.errors import DeviceError, InputError, RefusedError
 from edgewright.onboarding.placing import OLDER, SAID, Prepared, about, check_room, lead, send
 from edgewright.onboarding.preflight import RUNNER, Preflight, Runner, ask_runner
 from edgewright.onboarding.wheels import Kind, NoWheel, platforms, unpack
-from edgewright.ortheader import headers_place
 from edgewright.protocols import Link
-from edgewright.runnerfile import build_runner, fetch_parts, machine_of, needed_glibc
 from edgewright.store import Store
+from edgewright.toolchain.ortheader import headers_place
 
 LIBRARY = "libonnxruntime.so*"
 OWN_MARK = "--with names onnxruntime, or a libonnxruntime.so of this host, for a device without Python"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
+from edgewright.agents.runnerfile import NAME
 from edgewright.errors import DeviceError
 from edgewright.machine import ARM_BITS, arm_features, emulation_signs, hottest, listed_features, throttle_signs
 from edgewright.protocols import Link
-from edgewright.runnerfile import NAME
 
 PACKAGES = ("numpy", "onnxruntime")
 """What the agent and the usual runtime are made of."""

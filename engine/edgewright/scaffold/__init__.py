@@ -16,8 +16,8 @@ from pathlib import Path
 from string import Template
 
 from edgewright.errors import OutputError, RecipeError, suggest
-from edgewright.kinds import KINDS, Kind
 from edgewright.registry import Registry
+from edgewright.registry.kinds import KINDS, Kind
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -6,8 +6,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from edgewright.discovery import GROUP
 from edgewright.errors import RecipeError, suggest
+from edgewright.registry.discovery import GROUP
 
 if sys.version_info >= (3, 11):
     import tomllib

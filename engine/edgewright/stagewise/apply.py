@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Union, cast
 
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RefusedError
 from edgewright.protocols import OnnxTransform, TorchTransform
 from edgewright.stagewise.part import alone, stage_bench

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from edgewright.arrays import read_npz
+from edgewright.asking.userfile import call_user, code_digest, split_reference
 from edgewright.errors import TaskError
+from edgewright.task.examples import Examples
 from edgewright.task.metrics import AGREEMENT, TOP1, agreement, agreement_each, top1, top1_each
-from edgewright.task.task import Examples, Task, split_indices
+from edgewright.task.task import Task, split_indices
 from edgewright.types import Array, Arrays, Signature
-from edgewright.userfile import call_user, code_digest, split_reference
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm")
 

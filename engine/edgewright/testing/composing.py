@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgewright.context import Workbench
-from edgewright.discovery import GROUP
+from edgewright.deploying.context import Workbench
 from edgewright.errors import PluginError, RefusedError
 from edgewright.protocols import OnnxTransform
 from edgewright.registry import TRANSFORMS, Transform
+from edgewright.registry.discovery import GROUP
 from edgewright.stagewise.apply import refused
 from edgewright.testing.rig import Rig
 from edgewright.testing.trials import apply, tried

@@ -71,7 +71,7 @@ def main(modules: Sequence[str]) -> dict[str, object]:
 
 
 def _offers(name: str) -> None:
-    from edgewright.discovery import PREFIX
+    from edgewright.registry.discovery import PREFIX
 
     module = importlib.import_module(name)
     for hook, function in inspect.getmembers(module, inspect.isfunction):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
 from edgewright.errors import RefusedError
 from edgewright.protocols import Kernel, LoadRequest, Trial
 from edgewright.registry import EXPORTERS, KERNELS, LOADERS

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgewright.errors import PluginError
-from edgewright.kinds import Kind
 from edgewright.registry import Registry
+from edgewright.registry.kinds import Kind
 from edgewright.testing.imports import Imported, imported
 from edgewright.testing.rig import Rig
 from edgewright.testing.verdicts import require

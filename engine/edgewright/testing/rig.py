@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.opening import open_bench
+from edgewright.deploying.pipeline import prepare
+from edgewright.deploying.steps import lowered
 from edgewright.environment import Environment
-from edgewright.pipeline import open_bench, prepare
-from edgewright.recipe import Request
 from edgewright.registry import TARGETS, Registry
-from edgewright.steps import lowered
 from edgewright.store import Store, key_of
 from edgewright.task import load_task
 from edgewright.testing import samples

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from edgewright.context import Workbench
+from edgewright.deploying.context import Workbench
+from edgewright.deploying.trained import changed, revived, sealed, shelved
 from edgewright.errors import PluginError
 from edgewright.protocols import Context, OnnxTransform
 from edgewright.registry import Transform
 from edgewright.stagewise.apply import applied, refused
 from edgewright.testing.rig import Rig
 from edgewright.testing.verdicts import attempt, require, require_sentence, require_type
-from edgewright.trained import changed, revived, sealed, shelved
 from edgewright.types import GraphFile, Model, Offer, Refusal
 
 NOTED = frozenset(

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from edgewright.asking.request import parse_method
 from edgewright.errors import PluginError, RefusedError
 from edgewright.protocols import HostMeter, Meter, Predictor, Renderer
-from edgewright.recipe import parse_method
 from edgewright.registry import PREDICTORS, RUNTIMES, TRANSFORMS
 from edgewright.testing import samples
 from edgewright.testing.rig import Rig

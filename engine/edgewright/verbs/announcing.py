@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree as xml
 
 from edgewright.errors import OutputError, RecipeError
-from edgewright.tables import amount, describe_device
+from edgewright.reporting.tables import amount, describe_device
 from edgewright.types import Measurement, Row
 from edgewright.verbs.comparing import Comparison, name_of
 from edgewright.verbs.judging import FAILED, HELD, UNDECIDED, Condition, change_text

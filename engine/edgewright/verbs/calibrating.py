@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgewright import measure
-from edgewright.agent import LOCAL, Agent
+from edgewright.agents.agent import LOCAL, Agent
+from edgewright.asking.recipe import meters_of
+from edgewright.asking.request import Request
+from edgewright.asking.targets import THIS_HOST, find_target
+from edgewright.deploying.opening import open_agent, open_bench
 from edgewright.environment import Environment
 from edgewright.errors import InputError, TargetError
-from edgewright.measure import Candidate
-from edgewright.metering import NoMeter, metered, with_energy
-from edgewright.pipeline import open_agent, open_bench
-from edgewright.presets import Preset
+from edgewright.measuring import measure
+from edgewright.measuring.measure import Candidate
+from edgewright.measuring.metering import NoMeter, metered, with_energy
+from edgewright.measuring.presets import Preset
+from edgewright.measuring.timings import Measured
 from edgewright.protocols import Calibrated, Measurable
-from edgewright.recipe import Request, meters_of
 from edgewright.registry import PREDICTORS, blame
-from edgewright.targets import THIS_HOST, find_target
-from edgewright.timings import Measured
 from edgewright.types import Model, Target
 from edgewright.verbs.subject import job_for, lowered_model, target_at
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from edgewright.agent import start_agent
+from edgewright.agents.agent import start_agent
+from edgewright.agents.runnerfile import ISAS, Machine, find_compiler
+from edgewright.deploying.opening import open_link
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, RefusedError
 from edgewright.onboarding import preflight
 from edgewright.onboarding.findings import Finding, findings
-from edgewright.pipeline import open_link
 from edgewright.protocols import Requirement
 from edgewright.registry import EXPORTERS, RUNTIMES, Registry, blame
-from edgewright.runnerfile import ISAS, Machine, find_compiler
+from edgewright.reporting.tables import amount
 from edgewright.store import Store
-from edgewright.tables import amount
 from edgewright.types import Device
 
 OPTIONAL = {

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from edgewright import measure
-from edgewright.agent import LOCAL
+from edgewright.agents.agent import LOCAL
+from edgewright.asking.recipe import meters_of
+from edgewright.asking.request import Request
+from edgewright.asking.targets import unlike
+from edgewright.deploying.opening import open_agent
 from edgewright.environment import Environment
 from edgewright.errors import RecipeError
-from edgewright.metering import metered, with_energy
-from edgewright.pipeline import open_agent
-from edgewright.presets import find_preset
-from edgewright.recipe import Request, meters_of
-from edgewright.targets import unlike
-from edgewright.timings import Measured
+from edgewright.measuring import measure
+from edgewright.measuring.metering import metered, with_energy
+from edgewright.measuring.presets import find_preset
+from edgewright.measuring.timings import Measured
 from edgewright.types import Device, Measurement, Row
 from edgewright.verbs.judging import FAILED, Condition, Interval, Judged, judge
 from edgewright.verbs.scoring import ACCURACY, score

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgewright.agent import Agent, Opened
+from edgewright.agents.agent import Agent, Opened
 from edgewright.environment import Environment
 from edgewright.errors import RefusedError
 from edgewright.protocols import Probe

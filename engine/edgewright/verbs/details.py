@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgewright import measure
-from edgewright.agent import Agent, Opened
+from edgewright.agents.agent import Agent, Opened
 from edgewright.bundle import Bundle
-from edgewright.measure import Candidate
-from edgewright.presets import Preset
+from edgewright.measuring import measure
+from edgewright.measuring.measure import Candidate
+from edgewright.measuring.presets import Preset
+from edgewright.measuring.timings import Setting, latency_of
 from edgewright.protocols import OperatorTime
 from edgewright.realinputs import RealInputs, rows_from, rows_of_run
-from edgewright.timings import Setting, latency_of
 from edgewright.types import Array, Arrays, Measurement
 from edgewright.verbs.leaving import rows_by_exit, whole_chain
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgewright.agent import Agent, Opened
+from edgewright.agents.agent import Agent, Opened
 from edgewright.bundle import Bundle
-from edgewright.timings import Measured, Setting, latency_of
+from edgewright.measuring.timings import Measured, Setting, latency_of
 from edgewright.types import Array, Measurement, unknown
 
 CALIBRATION_S = 1.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from edgewright.asking.request import Request
+from edgewright.asking.targets import find_target
 from edgewright.environment import Environment
-from edgewright.recipe import Request
 from edgewright.registry import PREDICTORS, blame
-from edgewright.targets import find_target
 from edgewright.types import Measurement, Target
 from edgewright.verbs.subject import lowered_model
 

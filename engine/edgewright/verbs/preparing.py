@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from edgewright.deploying.opening import open_link
 from edgewright.environment import Environment
 from edgewright.errors import EdgewrightError, InputError, suggest
 from edgewright.onboarding.install import prepare
 from edgewright.onboarding.placing import Prepared
 from edgewright.onboarding.preflight import Preflight, look
-from edgewright.pipeline import open_link
 from edgewright.protocols import Spotted
 from edgewright.registry import CONNECTIONS, blame
 

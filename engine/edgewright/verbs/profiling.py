@@ -10,19 +10,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgewright import measure
-from edgewright.agent import LOCAL, Agent
+from edgewright.agents.agent import LOCAL, Agent
+from edgewright.asking.recipe import meters_of
+from edgewright.asking.request import Request
+from edgewright.asking.targets import unlike
 from edgewright.bundle import Bundle
+from edgewright.deploying.opening import open_agent
 from edgewright.environment import Environment
-from edgewright.measure import Candidate
-from edgewright.metering import metered, with_energy
-from edgewright.pipeline import open_agent
-from edgewright.presets import Preset, find_preset
+from edgewright.measuring import measure
+from edgewright.measuring.measure import Candidate
+from edgewright.measuring.metering import metered, with_energy
+from edgewright.measuring.presets import Preset, find_preset
+from edgewright.measuring.steadiness import warnings
+from edgewright.measuring.timings import Measured
 from edgewright.realinputs import RealInputs, draw_inputs, open_task, rows_of_run, with_inputs
-from edgewright.recipe import Request, meters_of
-from edgewright.steadiness import warnings
-from edgewright.targets import unlike
-from edgewright.timings import Measured
 from edgewright.types import Device, Measurement
 from edgewright.verbs.details import Asked, Details, look_closer
 from edgewright.verbs.leaving import Way, exit_names, ways_of

@@ -11,7 +11,7 @@ from edgewright.environment import Environment
 from edgewright.errors import OutputError, RecipeError, suggest
 from edgewright.protocols import PageRenderer, Renderer
 from edgewright.registry import RENDERERS, Registry
-from edgewright.reportfile import read_report
+from edgewright.reporting.reportfile import read_report
 from edgewright.types import Report
 
 
@@ -63,6 +63,6 @@ def _text(renderer: Renderer, bundles: Sequence[Bundle], reports: Sequence[Repor
 def _pictures(bundle: Bundle, report: Report, task: str | None) -> Mapping[int, bytes]:
     if task is None or report.exits is None:
         return {}
-    from edgewright.pictures import pictures_of
+    from edgewright.reporting.pictures import pictures_of
 
     return pictures_of(bundle, report.exits, task)

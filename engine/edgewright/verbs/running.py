@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.agent import Inferred
+from edgewright.agents.agent import Inferred
 from edgewright.arrays import npz_bytes, read_npz
 from edgewright.bench import holding
 from edgewright.bundle import Bundle, open_bundle
+from edgewright.deploying.opening import open_agent
 from edgewright.environment import Environment
 from edgewright.errors import BundleError, OutputError, TaskError
+from edgewright.measuring.stats import percentiles
 from edgewright.numerics import difference
-from edgewright.pipeline import open_agent
-from edgewright.stats import percentiles
 from edgewright.types import Arrays
 from edgewright.verbs.leaving import rows_by_exit
 from edgewright.verbs.subject import runtime_entries

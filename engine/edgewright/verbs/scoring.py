@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edgewright.agent import Agent
+from edgewright.agents.agent import Agent
+from edgewright.asking.request import Request
 from edgewright.bench import CHUNK, holding
 from edgewright.bench.answers import EXITS, inferred
+from edgewright.deploying.evidence import drop_of, metric_of
 from edgewright.environment import Environment
-from edgewright.evidence import drop_of, metric_of
 from edgewright.realinputs import open_task, rows_of_run
-from edgewright.recipe import Request
-from edgewright.report import signed_drop
+from edgewright.reporting.report import signed_drop
 from edgewright.task import Task
 from edgewright.types import Arrays, Row
 from edgewright.verbs.subject import Subject

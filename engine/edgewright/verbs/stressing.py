@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgewright import measure
-from edgewright.agent import Agent, Opened
+from edgewright.agents.agent import Agent, Opened
 from edgewright.bench import holding
 from edgewright.bundle import Bundle, open_bundle
+from edgewright.deploying.opening import open_agent
 from edgewright.environment import Environment, Progress
-from edgewright.pipeline import open_agent
+from edgewright.measuring import measure
 from edgewright.realinputs import draw_inputs, open_task
 from edgewright.task import noise_task
 from edgewright.types import Array, Arrays, Device, Measurement, unknown

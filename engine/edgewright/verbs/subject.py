@@ -7,17 +7,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.agent import Agent
+from edgewright.agents.agent import Agent
 from edgewright.arrays import read_npz
+from edgewright.asking.recipe import resolve
+from edgewright.asking.request import Request
+from edgewright.asking.targets import THIS_HOST, check_device, find_target, target_of
 from edgewright.bench import Bench
 from edgewright.bundle import Bundle, is_bundle, open_bundle
+from edgewright.deploying.job import Job
+from edgewright.deploying.loading import load
+from edgewright.deploying.opening import open_agent, open_bench
 from edgewright.environment import Environment
 from edgewright.errors import BundleError
-from edgewright.job import Job
-from edgewright.pipeline import load, open_agent, open_bench
-from edgewright.recipe import Request, resolve
 from edgewright.registry import RUNTIMES, Registry
-from edgewright.targets import THIS_HOST, check_device, find_target, target_of
 from edgewright.task import noise_task
 from edgewright.types import Arrays, Model, Target
 

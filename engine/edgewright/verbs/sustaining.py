@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edgewright import measure
-from edgewright.agent import Agent
+from edgewright.agents.agent import Agent
 from edgewright.environment import Progress
 from edgewright.errors import RecipeError
-from edgewright.measure import Candidate
+from edgewright.measuring import measure
+from edgewright.measuring.measure import Candidate
 from edgewright.types import Measurement
 from edgewright.verbs.details import held, kind_of
 

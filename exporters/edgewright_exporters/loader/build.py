@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from edgewright.errors import PluginError
-from edgewright.ortheader import Header, find_header
+from edgewright.toolchain.ortheader import Header, find_header
 from edgewright_exporters.tir.isa import Isa
 from edgewright_exporters.tir.linking import find_compiler
 

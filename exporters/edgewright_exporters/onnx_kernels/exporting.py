@@ -8,8 +8,8 @@ from pathlib import Path
 
 from edgewright import onnxkit
 from edgewright.errors import RefusedError
-from edgewright.ortheader import headers_place
 from edgewright.protocols import Context
+from edgewright.toolchain.ortheader import headers_place
 from edgewright.types import Artifact, Companion, GraphFile, Model, Needs, Stage, Variant
 from edgewright_exporters.onnx import EXAMPLES, errors, source_outputs
 from edgewright_exporters.onnx_kernels.choose import Measured

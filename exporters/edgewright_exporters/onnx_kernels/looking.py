@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 from onnx import TensorProto, helper
 
-from edgewright.discovery import GROUP
 from edgewright.errors import PluginError
 from edgewright.protocols import Kernel
 from edgewright.registry import blame
+from edgewright.registry.discovery import GROUP
 from edgewright.types import Array, Offer
 from edgewright_exporters.onnx_kernels.blocks import Blocks
 from edgewright_exporters.onnx_kernels.match import Match

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from edgewright.errors import RefusedError
-from edgewright.ortheader import find_header, headers_place
+from edgewright.toolchain.ortheader import find_header, headers_place
 from edgewright.types import Refusal, Target
 from edgewright_exporters.tir.compiler import INSTALL, TVM_VERSIONS
 from edgewright_exporters.tir.isa import Isa, isas_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edgewright.errors import RefusedError
-from edgewright.ortheader import fetch_header, find_header, headers_place
 from edgewright.protocols import Requirement
+from edgewright.toolchain.ortheader import fetch_header, find_header, headers_place
 from edgewright_exporters.onnx_kernels.obstacles import without_tvm
 from edgewright_exporters.tir.compiler import TVM_VERSIONS
 from edgewright_exporters.tir.isa import Isa, isa_named, isa_names

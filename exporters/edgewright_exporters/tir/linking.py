@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgewright import compilers
 from edgewright.errors import PluginError
+from edgewright.toolchain import compilers
 from edgewright_exporters.tir.isa import Isa
 
 FLAGS = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--gc-sections")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgewright.asking.userfile import Reference, call_in
 from edgewright.errors import ModelError, suggest
 from edgewright.protocols import LoadRequest
 from edgewright.types import Array
-from edgewright.userfile import Reference, call_in
 
 Examples = dict[str, Array]
 

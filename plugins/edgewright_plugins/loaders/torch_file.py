@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
+from edgewright.asking.userfile import code_digest, load_user, split_reference
 from edgewright.errors import ModelError
 from edgewright.protocols import LoadRequest
 from edgewright.types import Model
-from edgewright.userfile import code_digest, load_user, split_reference
 
 
 class TorchFile:

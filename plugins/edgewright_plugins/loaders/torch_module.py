@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgewright.asking.userfile import Reference, call_in
 from edgewright.errors import ModelError
 from edgewright.torchkit.weights import digest_of
 from edgewright.types import Arrays, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
-from edgewright.userfile import Reference, call_in
 
 
 class Positional(nn.Module):

@@ -1,0 +1,1 @@
+"""How long, how much energy, and how sure: the measuring protocol, meters, and every statistic."""
