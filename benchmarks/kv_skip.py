@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from trained_pages import ratio_told
 
-from edgewright.asking.recipe import Request
+from edgewright.asking.request import Request
 from edgewright.bench import Bench
 from edgewright.deploying.steps import lowered
 from edgewright.environment import Environment

@@ -32,7 +32,8 @@ from kernel_rounds import Ratio, interval, ratio, sampled
 from kernel_runs import Run, one_thread
 from whole_model_forms import Backend, original, placed
 
-from edgewright.asking.recipe import Method, Request
+from edgewright.asking.recipe import Method
+from edgewright.asking.request import Request
 from edgewright.bench import Bench, stage_artifacts
 from edgewright.deploying.steps import lowered, run_step
 from edgewright.environment import Environment

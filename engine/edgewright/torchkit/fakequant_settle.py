@@ -38,14 +38,16 @@ def settle(module: nn.Module, inputs: Inputs) -> nn.Module:
     Outputs stay as they are in layers that were never observed (`fakequant_prepare.observe`).
     """
     fold(module, inputs)
+    for layer in _layers(module):
+        if layer.inputs is not None and layer.inputs.rounds and layer.bias is not None:
+            _round_bias(layer, layer.inputs.positive())
+        if layer.weights.rounds and type(layer.weights) is not Quantizer:
+            _fix_weight(layer)
     for layer in loose(module, inputs):
         low, high = float(layer.least.min()), float(layer.most.max())
         if low < high < torch.inf:
             layer.outputs = Quantizer(ACTIVATIONS, batched=True).eval()
             layer.outputs.take(encode_range(ACTIVATIONS, low, high))
-    for layer in _layers(module):
-        if layer.inputs is not None and layer.inputs.rounds and layer.bias is not None:
-            _round_bias(layer, layer.inputs.positive())
     return module
 
 
@@ -65,6 +67,19 @@ def _round_bias(layer: QuantizedLayer, step: Tensor) -> None:
         weights.scale.copy_(torch.maximum(weights.positive(), needed))
         unit = step * weights.positive()
         layer.bias.copy_((bias / unit).round() * unit)
+
+
+def _fix_weight(layer: QuantizedLayer) -> None:
+    """Let the weight be what it is rounded to, which plain rounding then leaves as it is.
+
+    Finding it may take dozens of operators (shifts do), and an exporter would trace them in every layer.
+    """
+    found = layer.weights
+    plain = Quantizer(found.grid, axis=found.axis, channels=found.scale.numel())
+    plain.take(found.encoding())
+    with torch.no_grad():
+        layer.weight.copy_(layer.rounded())
+    layer.weights = plain.eval()
 
 
 # ------------------------------------------------------------------ which outputs nobody rounds next
