@@ -16,14 +16,15 @@ demo: $(VENV)/base
 # The tests of kernels and of the native runner need compilers of C and C++ and onnxruntime's C header, which no wheel
 # has; without them they are skipped.
 # Those on emulated boards (tests/hardware) run for root, and install QEMU and a cross compiler where they are missing.
-# Two files run at a time: most wait more than they compute, and more than two would disturb those that measure. TVM
-# compiles nothing more in a process in which all of tests/unit ran, so tests/kernels go before.
+# Two files run at a time: most wait more than they compute, and more than two would disturb those that measure. They
+# run in the order given, the longest first, so that both workers end together. TVM compiles nothing more in a process
+# in which all of tests/unit ran, so tests/kernels go before.
 test: $(VENV)/dev
 	@{ command -v gcc && command -v g++; } >/dev/null || [ "$$(id -u)" != 0 ] || \
 	    { apt-get -q update && apt-get -q install -y gcc g++ libc6-dev; } || true
 	$(BIN)/engine doctor --fix
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance tests/deploy tests/golden tests/kernels
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/whole_model tests/docs
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/deploy tests/conformance tests/kernels tests/golden
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/docs tests/whole_model tests/unit
 	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/hardware
 
