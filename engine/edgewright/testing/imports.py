@@ -1,7 +1,7 @@
 """What importing a plugin costs, found out by a process of its own: `python -m edgewright.testing.imports MODULE...`.
 
-Prints JSON: seconds that the engine and the modules took, heavy libraries that came along, what was seen of network
-and files.
+Prints JSON: seconds that the engine and the slowest of the modules took, heavy libraries that came along, what was seen
+of network and files.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ MOST_SECONDS = 120
 
 @dataclass(frozen=True)
 class Imported:
-    """`engine_s` is what importing the engine's registry and NumPy took, `plugin_s` the modules and their hooks."""
+    """`engine_s` is what importing the engine's registry and NumPy took, `module_s` the slowest module with its hooks."""
 
     engine_s: float
-    plugin_s: float
+    slowest: str
+    module_s: float
     heavy: tuple[str, ...]
     network: tuple[str, ...]
     written: tuple[str, ...]
@@ -48,10 +49,10 @@ def imported(modules: Sequence[str]) -> Imported:
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        return Imported(0, 0, (), (), (), said)
+        return Imported(0, "", 0, (), (), (), said)
     found = json.loads(lines[-1])
     heavy, network, written = (tuple(found[key]) for key in ("heavy", "network", "written"))
-    return Imported(found["engine_s"], found["plugin_s"], heavy, network, written)
+    return Imported(found["engine_s"], found["slowest"], found["module_s"], heavy, network, written)
 
 
 def main(modules: Sequence[str]) -> dict[str, object]:
@@ -60,14 +61,16 @@ def main(modules: Sequence[str]) -> dict[str, object]:
     importlib.import_module("numpy")
     importlib.import_module("edgewright.registry")
     ready = time.perf_counter()
-    seen, before = Seen(), set(sys.modules)
+    seen, before, took = Seen(), set(sys.modules), dict[str, float]()
     with watching(seen):
         for name in modules:
+            start = time.perf_counter()
             _offers(name)
-    took = time.perf_counter() - ready
+            took[name] = time.perf_counter() - start
     heavy = sorted({name.partition(".")[0] for name in set(sys.modules) - before} & set(HEAVY))
-    engine_s = ready - begin
-    return {"engine_s": engine_s, "plugin_s": took, "heavy": heavy, "network": seen.network, "written": seen.written}
+    slowest = max(took, key=took.__getitem__, default="")
+    times = {"engine_s": ready - begin, "slowest": slowest, "module_s": took.get(slowest, 0.0)}
+    return {**times, "heavy": heavy, "network": seen.network, "written": seen.written}
 
 
 def _offers(name: str) -> None:

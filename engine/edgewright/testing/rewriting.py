@@ -71,9 +71,9 @@ def keeps_the_signature(offer: Offer[Transform], rig: Rig) -> Refusal | None:
     """Inputs that are fed and outputs that are answers keep their names and order; states may come on top."""
 
     def check(trial: Trial) -> None:
-        for part in ("fed", "answers"):
+        for part, what in (("fed", "inputs"), ("answers", "outputs")):
             old, new = ([s.name for s in getattr(m.signature, part)] for m in (trial.model, trial.first))
-            require(old == new, "apply", f"the {part} were {old} and are {new}; keep their names and order")
+            require(old == new, "apply", f"the {what} were {old} and are {new}; keep their names and order")
 
     return _each(offer, rig, check)
 
