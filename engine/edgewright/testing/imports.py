@@ -29,7 +29,7 @@ MOST_SECONDS = 120
 
 @dataclass(frozen=True)
 class Imported:
-    """`engine_s` is what importing the engine's registry and NumPy took, `module_s` the slowest module with its hooks."""
+    """`engine_s` is what importing the engine's registry and NumPy took, `module_s` what the slowest module did."""
 
     engine_s: float
     slowest: str
