@@ -82,10 +82,10 @@ def _value(measured: Measured) -> float:
     return measured.ratio.value
 
 
-def leaving(model: Model, bench: Bench) -> str:
-    """How many of 100 leave at each stage, in words; nothing for a model of one stage."""
+def leaving(name: str, model: Model, bench: Bench) -> str:
+    """How many of 100 leave at each stage, in words; nothing for a form that never had exits."""
     if len(model.stages) == 1:
-        return ""
+        return "no exit earns its place" if "exits" in FORMS.get(name, ()) else ""
     at = bench.deployed_exits(model, "test", bench.plan(model))
     return " / ".join(f"{100 * float((at == stage).mean()):.0f}" for stage in range(len(model.stages)))
 
@@ -98,7 +98,7 @@ def measure(models: Mapping[str, Model], bench: Bench) -> None:
     scores = {
         name: bench.score(bench.deployed_outputs(each, "test", plan), "test") for name, (each, plan) in plans.items()
     }
-    told = {name: leaving(each, bench) for name, each in settled.items()}
+    told = {name: leaving(name, each, bench) for name, each in settled.items()}
     (RESULTS / "composition.md").write_text(page(found, scores, told, bench), encoding="utf-8")
 
 
