@@ -21,6 +21,7 @@ from edgewright.asking.targetfile import read_profile
 from edgewright.errors import TargetError
 from edgewright.protocols import Calibrated, Itemising, Measurable, Predictor
 from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, TorchGraph, Variant
+from edgewright_devices.loops import Product
 from edgewright_devices.predictor.calibrate import left_out_error
 from edgewright_devices.predictor.coefficients import known_of, read_prior
 from edgewright_devices.predictor.fit import fit, nonnegative
@@ -29,7 +30,7 @@ from edgewright_devices.predictor.predict import KERNELS
 from edgewright_devices.predictor.probes import EACH, KINDS, write_probes
 from edgewright_devices.predictor.profile import profile_of
 from edgewright_devices.profiles import built_in
-from edgewright_devices.workload import Product, Work, workload
+from edgewright_devices.workload import Work, workload
 
 TARGETS = {target.name: target for target in built_in()}
 PI = TARGETS["raspberry-pi-4"]
