@@ -156,6 +156,17 @@ def is_fused(node: Node, tensors: Tensors) -> bool:
     return len(data) == 1 and data[0] in tensors.products
 
 
+def stands_apart(node: Node, tensors: Tensors) -> bool:
+    """Whether the node is a sum of two tensors that no product can take in: its second term is no product.
+
+    A product that is added to what is there may be added as it is written (beta of a GEMM), if it is as large.
+    """
+    if node.op_type != "Add" or len(data_of(node, tensors)) != 2:
+        return False
+    added, total = node.input[1], node.output[0]
+    return added not in tensors.products or tensors.shapes[added] != tensors.shapes[total]
+
+
 def data_of(node: Node, tensors: Tensors) -> list[str]:
     """What the node reads but for constants."""
     return [name for name in node.input if name and name not in tensors.constants]

@@ -22,6 +22,7 @@ from edgewright_devices.tensors import (
     operands_of,
     read_constants,
     read_tensors,
+    stands_apart,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Work:
     `float16`, else `float32`. `product` says how a node that multiplies does it. `idle` marks work on what is known
     to be 0: some runtimes leave it out. `fed` are the values among what it reads that come from outside the graph.
     `critical` marks what multiplies on the path with the most MACs: no runtime can do that at the same time as the
-    rest of the path, however many kernels it runs at once.
+    rest of the path, however many kernels it runs at once. `apart` marks a sum that no product before it can take in.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Work:
     idle: bool = False
     fed: int = 0
     critical: bool = False
+    apart: bool = False
 
     @property
     def bytes(self) -> int:
@@ -185,6 +187,7 @@ def _work(node: Node, tensors: Tensors, *, critical: bool) -> Work:
         idle=any(name in tensors.zeros for name in (*data_of(node, tensors), *node.output)),
         fed=sum(tensors.size(name) for name in read if name in tensors.inputs),
         critical=critical and macs > 0,
+        apart=stands_apart(node, tensors),
     )
 
 

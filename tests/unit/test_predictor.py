@@ -110,6 +110,26 @@ def test_what_comes_from_outside_is_counted_where_it_is_read(tmp_path: Path) -> 
     assert design(works, idle=False)[INDEX["float.inputs"]] == pytest.approx(8 * 64 / 1e6)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "apart"),
+    [
+        ("p = MatMul(x, w) y = Add(x, p)", 0),  # the product may be added as it is written
+        ("p = MatMul(x, w) q = Relu(p) y = Add(x, q)", 0),
+        ("p = MatMul(x, w) y = Add(p, x)", 1),  # the sum begins with it
+        ("p = MatMul(x, w) s = Add(x, p) y = Mul(s, p)", 1),  # something else takes it
+        ("p = MatMul(x, thin) y = Add(x, p)", 1),  # smaller than the sum
+        ("p = Softmax(x) y = Add(x, p)", 1),
+        ("p = Softmax(x) y = Add(p, bias)", 0),  # one tensor of data
+    ],
+)
+def test_sums_that_no_product_takes_in_are_told_apart(tmp_path: Path, nodes: str, apart: int) -> None:
+    body = f"m (float[n,64] x) => (float[a,b] y) {{ {nodes} }}"
+    weights = {"w": (64, 64), "thin": (64, 1), "bias": (64,)}
+    file = graph_file(tmp_path, "sum", body, {name: np.zeros(size, "float32") for name, size in weights.items()})
+    (added,) = [work for work in workload(file.path, {"x": (8, 64)}).works if work.operator == "Add"]
+    assert terms_of(added)["float.apart.launches"] == apart
+
+
 def test_of_two_branches_the_heavier_is_the_path(tmp_path: Path) -> None:
     body = """m (float[n,64] x) => (float[a,b] y) {
         wide = MatMul(x, up)
@@ -174,6 +194,19 @@ def test_devices_that_run_kernels_side_by_side_are_told_by_their_times(side_by_s
     measured = terms[:, path if side_by_side else ops] * np.exp(0.02 * rng.standard_normal(60))
     posterior = fit(terms[:40], measured[:40], prior)
     assert (posterior.coefficients[path] > 0) == side_by_side
+    assert np.abs(posterior.predict(terms[40:])[0] / measured[40:] - 1).mean() < 0.03
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_devices_that_join_sums_are_told_by_their_times(joins: bool) -> None:
+    rng, prior = np.random.default_rng(5), read_prior("cpu").coefficients
+    ops, apart = INDEX["float.point.ops"], INDEX["float.apart.launches"]
+    terms = np.zeros((60, len(TERMS)))
+    terms[:, ops] = 100 * np.exp(rng.standard_normal(60))
+    terms[:, apart] = rng.integers(0, 30, 60)
+    measured = (terms[:, ops] + 3.0 * joins * terms[:, apart]) * np.exp(0.02 * rng.standard_normal(60))
+    posterior = fit(terms[:40], measured[:40], prior)
+    assert (posterior.coefficients[apart] > 0) == joins
     assert np.abs(posterior.predict(terms[40:])[0] / measured[40:] - 1).mean() < 0.03
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgewright.errors import TargetError, suggest
 from edgewright.types import Target
-from edgewright_devices.predictor.fit import SERIAL, Floats, Posterior
+from edgewright_devices.predictor.fit import PLAIN, Floats, Posterior
 from edgewright_devices.predictor.kernels import INDEX, TERMS, WIDTHS
 
 PRIOR = Path(__file__).parent / "prior.json"
@@ -92,7 +92,7 @@ def assumed(target: Target) -> Known:
         peak = target.compute.get("int8" if width == "int8" else "float32", target.compute["float32"]).value
         scale = prior.scales[width]
         mask = np.array([name.startswith(width) for name in TERMS])
-        unit[mask] = (prior.coefficients * SERIAL)[mask] * scale.median / peak
+        unit[mask] = (prior.coefficients * PLAIN)[mask] * scale.median / peak
         columns[mask, at] = unit[mask] * scale.sd
     spread = np.hstack([np.diag(unit * prior.loose), columns])
     return Known(Posterior(unit, spread, prior.noise), prior.n, prior.source, fitted=False)

@@ -22,8 +22,19 @@ LOOSE = 3.0
 STARTS = [TERMS.index(next(name for name in TERMS if name.startswith(width))) for width in WIDTHS]
 """Where the terms of each width begin."""
 
-SERIAL = np.array([".path." not in name for name in TERMS], dtype=float)
-"""Leaves out the terms of the path, for devices that run one kernel at a time."""
+
+def without(*kinds: str) -> Floats:
+    """0 for the terms of these kinds, 1 for all others."""
+    return np.array([name.split(".")[1] not in kinds for name in TERMS], dtype=float)
+
+
+PLAIN = without("path", "apart")
+"""Leaves out what few devices tell: terms of the path, for those that run one kernel at a time, and of sums apart, for
+those that join none to a product.
+"""
+
+MODES = [PLAIN, without("apart"), without("path"), without()]
+"""What a device may do: neither, run kernels side by side, join sums, both."""
 
 NOISE = 0.03
 """What a sum of terms is off by at the least, relative: how strongly measurements pull against the prior."""
@@ -57,9 +68,10 @@ class Posterior:
 def fit(terms: Floats, measured: Floats, prior: Floats, loose: float = LOOSE) -> Posterior:
     """The coefficients that explain `measured` (n) by `terms` (n x m), pulled towards a multiple of `prior` (m).
 
-    Whether the device runs kernels beside the path at the same time is what predicts networks left out better.
+    Whether the device runs kernels beside the path at the same time, and whether it joins sums to products, is what
+    predicts networks left out better.
     """
-    modes = [_fit(terms * mode, measured, prior, loose).only(mode) for mode in (SERIAL, np.ones(len(SERIAL)))]
+    modes = [_fit(terms * mode, measured, prior, loose).only(mode) for mode in MODES]
     return min(modes, key=lambda posterior: posterior.noise)
 
 
@@ -130,14 +142,14 @@ def nonnegative(normal: Floats, right: Floats) -> Floats:
 def learn_prior(places: list[tuple[Floats, Floats]], start: Floats, rounds: int = 8) -> Floats:
     """The one set of coefficients that explains many devices, each up to its own scale (alternating least squares).
 
-    `start` counts as faintly as it takes to decide what no device tells. Terms of the path stay there: few devices run
-    kernels side by side, and those do not tell what the others do.
+    `start` counts as faintly as it takes to decide what no device tells. What is not plain stays there: few devices run
+    kernels side by side or join sums, and those do not tell what the others do.
     """
     ratio = np.ones(len(start))
     for _ in range(rounds):
         normal, right = np.zeros((len(start),) * 2), np.zeros(len(start))
         for terms, measured in places:
-            rows = terms * SERIAL * start / measured[:, None]
+            rows = terms * PLAIN * start / measured[:, None]
             rows = rows * scales(rows * ratio)
             errors = np.abs(1 - rows @ ratio)
             weights = np.minimum(1.0, 2 * np.median(errors) / np.maximum(errors, 1e-12)) / len(rows)

@@ -33,6 +33,7 @@ TERMS = tuple(
         *(f"{kind}.{what}" for kind in OTHERS for what in ("bytes", "launches")),
         "inputs",
         "path.ops",
+        "apart.launches",
         "weights.bytes",
         "spill.bytes",
         "launches",
@@ -41,7 +42,8 @@ TERMS = tuple(
 """`ops` are million multiply-adds, `taken` and `given` million values that enter a sum, each packed once, and that
 leave one, `taps` million places that a window reads, `bytes` megabytes moved between a kernel and memory, `launches`
 kernels: of a class, and of all. `inputs` are million values that come from outside, which runtimes convert or copy.
-`path.ops` are those of the heaviest path: kernels beside it may run at the same time. `spill` is what a kernel moves
+`path.ops` are those of the heaviest path: kernels beside it may run at the same time. `apart.launches` are those of
+sums that no product takes in, beside what other kernels on each value cost. `spill` is what a kernel moves
 of data beyond `NEAR`, which no cache near a core holds.
 """
 
@@ -99,6 +101,7 @@ def terms_of(work: Work, far: float = 1.0) -> Mapping[str, float]:
         f"{width}.launches": 1.0,
         f"{width}.spill.bytes": spilt / 1e6,
         f"{width}.inputs": work.fed / 1e6,
+        f"{width}.apart.launches": float(work.apart),
     }
     if product is None:
         return found | {f"{width}.{kind}.bytes": work.bytes / 1e6}
