@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import torch
 from networks import trained
 from torch import nn
 from train_reference import accuracy, cifar10
-from training_runs import inputs, limited, train_command
+from trained_pages import results
+from training_runs import Case, inputs, limited, train_command
 
 from edgewright.task import Task
 from edgewright.torchkit.data import TaskData
@@ -36,19 +37,6 @@ from edgewright_plugins.sparsifiner.learn import connecting, groups, kept, setti
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "sparsifiner.md"
 NETWORK = "vit"
 WAYS = ("sparsifiner", "random")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: how masks come about, with which seed."""
-
-    way: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.way}-{self.seed}"
 
 
 def network_of(case: Case, params: Params, task: Task) -> nn.Module:
@@ -122,7 +110,6 @@ def write_page(options: argparse.Namespace) -> None:
     """The page, of what has been trained so far."""
     task = cifar10(options.data)
     whole, before = accuracy(trained(NETWORK), task, "test"), untrained(task, options.work)
-    results = [json.loads(path.read_text()) for path in sorted(options.work.glob("*/result.json"))]
     lines = [
         "# Learned sparse attention on CIFAR-10",
         "",
@@ -135,7 +122,7 @@ def write_page(options: argparse.Namespace) -> None:
         "| masks | trained | dense attention kept, % | test | loss |",
         "|---|---|---|---|---|",
         *(_accuracy(way, "not", before[way], whole) for way in WAYS),
-        *(_accuracy(each["way"], _training(each), each, whole) for each in results),
+        *(_accuracy(each["way"], _training(each), each, whole) for each in results(options.work)),
         "",
         "`sparsifiner` is the method: before training its predictors are fitted to 256 calibration images. `random` "
         "has masks of the same density, drawn once, and learns as long. The bar is a loss of 0.5 after 20 epochs.",

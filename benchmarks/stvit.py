@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
 from trained_pages import TITLES, page_command, results, seeds_row, speeds
-from training_runs import limited, train_command
+from training_runs import Case, limited, train_command
 
 from edgewright.bench import Bench
 from edgewright.deploying.steps import lowered
@@ -47,19 +47,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "results" / "stvit.md"
 NETWORK = "vit"
 SCHEDULE = Schedule((2,), (16,))
 WAYS = ("stvit", "pooled", "unguided")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: how 16 tokens come about, with which seed."""
-
-    way: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.way}-{self.seed}"
 
 
 class Queries(nn.Module):

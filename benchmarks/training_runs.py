@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ from edgewright.torchkit.data import TaskData
 from edgewright_plugins.lower.export import lower_module
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: what comes of the network, with which seed."""
+
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.way}-{self.seed}"
 
 
 def options(doc: str | None, **defaults: int) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgewright import onnxkit
 from edgewright.bench import Bench
 from edgewright.bench import bench as benches
+from edgewright.deploying import job
 from edgewright.deploying.context import Workbench
+from edgewright.deploying.pipeline import refitted
+from edgewright.deploying.race import Raced
 from edgewright.errors import RefusedError
 from edgewright.exits.observe import observe, qualities
 from edgewright.exits.settle import settle, unsettled, with_thresholds
@@ -24,7 +28,7 @@ from edgewright.store import Store
 from edgewright.task import TOP1, Task, top1
 from edgewright.task.metrics import top1_each
 from edgewright.testing import Rig
-from edgewright.types import Gate, Goal, Model, Signature, Stage, TensorSpec, Variant
+from edgewright.types import Gate, Goal, Model, Plan, Signature, Stage, TensorSpec, Variant
 from edgewright_plugins.gates import GATES, Params
 
 WIDTH, LAYERS, CLASSES, EXAMPLES = 192, 10, 5, 2400
@@ -140,6 +144,16 @@ def test_an_unreachable_goal_leaves_one_graph_without_gates(bench: Bench) -> Non
     assert "dropped, because they do not earn their place: front, middle" in found.notes
     want, got = (bench.outputs(model, "test")["logits"] for model in (astray, found.model))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_where_no_exit_is_left_nothing_is_fitted_again(bench: Bench) -> None:
+    """Also when the race chose another plan than the one that costs were measured under."""
+    found = settle(aimed(chain(bench.store, heads=(7, 8, 9)), Goal(drop=0.01)), bench)
+    candidate = job.Candidate("astray", (), found.model, costs=found.costs)
+    nothing: Any = None
+    raced = Raced(Plan(()), nothing)
+    assert raced.plan != bench.plan(found.model)
+    assert refitted(candidate, raced, bench, nothing) is candidate
 
 
 def test_a_cost_that_is_asked_for_is_reached(bench: Bench) -> None:

@@ -63,7 +63,7 @@ def deploy(job: Job, env: Environment) -> Outcome:
         made = _transform(job, bench, journal)
         runnable, broken = _that_run(made.candidates, bench, journal)
         raced = journal.timed("race", lambda: race({c.name: c.model for c in runnable}, bench))
-        fitted = tuple(_refitted(candidate, raced[candidate.name], bench, journal) for candidate in runnable)
+        fitted = tuple(refitted(candidate, raced[candidate.name], bench, journal) for candidate in runnable)
         candidates = tuple(_export(candidate, raced[candidate.name].plan, bench, journal) for candidate in fitted)
         verdict, evidence = journal.timed("judge", lambda: _judge(job, candidates, raced, bench))
         shipped = next(c for c in candidates if c.name == verdict.shipped)
@@ -177,7 +177,7 @@ def _fitted(candidate: Candidate, plan: Plan | None, bench: Bench, journal: _Jou
     return replace(candidate, model=model, costs=found.costs, tradeoffs=found.tradeoffs)
 
 
-def _refitted(candidate: Candidate, raced: Raced, bench: Bench, journal: _Journal) -> Candidate:
+def refitted(candidate: Candidate, raced: Raced, bench: Bench, journal: _Journal) -> Candidate:
     """Once more where gates are left and the race chose another plan than the one that costs were measured under."""
     if not (candidate.costs and candidate.model.variants[0].gated) or raced.plan == bench.plan(candidate.model):
         return candidate
