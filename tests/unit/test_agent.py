@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgewright.agents.agent import Agent, start_agent
+from edgewright.agents.agent import Agent, Opened, start_agent
 from edgewright.agents.agentfile import build_agent
-from edgewright.errors import BundleError, DeviceError, InputError, PluginError
+from edgewright.agents.conversation import Conversation
+from edgewright.errors import BundleError, DeviceError, EdgewrightError, InputError, PluginError
 from edgewright.protocol import answer, decode, encode, failure, read_array, result_of, write_array
 from edgewright_devices.local import LOCAL, LocalLink
 from processes import alive, children, wait_until, workers
@@ -257,6 +260,47 @@ def test_an_interrupt_while_a_bundle_is_timed_stays_an_interrupt(cache: Path, ma
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - started < 90
+
+
+def test_an_interrupt_at_any_line_of_a_request_leaves_no_answer_for_the_next(cache: Path) -> None:
+    """Callers close what they opened whatever happens; that must not end in an error that hides the interrupt."""
+    nothing = Opened("0-0", "0", 0, 0, None, None)
+    for line in itertools.count(1):
+        with start_agent(LocalLink(), cache) as agent:
+            ended = interrupted_at(line, lambda agent=agent: agent.conditions())
+            agent.close(nothing)
+        if ended is None:
+            break
+        assert ended is KeyboardInterrupt
+    assert line > 10
+
+
+PENDING = [getattr(Conversation, name).__code__ for name in ("_ask", "_send", "_next")]
+"""What runs while the answer to a request is still to come."""
+
+
+def interrupted_at(line: int, work: Callable[[], object]) -> type[BaseException] | None:
+    """What `work` ends with when Ctrl-C comes at that line, of all that a request runs through."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code not in PENDING:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except (KeyboardInterrupt, EdgewrightError) as error:
+        return type(error)
+    finally:
+        sys.settrace(None)
+    return None
 
 
 def test_the_supervisor_answers_nonsense_with_a_sentence(agent: Agent) -> None:

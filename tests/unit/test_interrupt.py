@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 LOST = """
-import os, signal, warnings
+import os, signal, sys
 from edgewright.cli.console import Console
 from edgewright.cli.interrupt import watch
 
@@ -33,6 +33,12 @@ def test_an_interrupt_that_a_finaliser_swallowed_is_raised_by_the_next_step() ->
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60, check=True)
     assert "Exception ignored" in done.stderr, "the premise: Python drops it"
     assert done.stdout.split("\n")[:2] == ["still there", "stopped"]
+
+
+def test_an_error_after_an_interrupt_is_an_interrupt() -> None:
+    script = LOST + "from edgewright.cli import _call\nsys.exit(_call(['verify', 'nowhere']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1][:11]) == (130, "interrupted")
 
 
 def test_an_interrupt_while_a_step_works_is_raised_at_once() -> None:

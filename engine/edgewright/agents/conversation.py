@@ -52,11 +52,7 @@ class Conversation:
     def _ask(self, operation: str, timeout: float, fields: Mapping[str, Any]) -> dict[str, Any]:
         self._count += 1
         try:
-            self._process.stdin.write(encode({"id": self._count, "op": operation, **fields}))
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise self._lost(operation) from None
-        try:
+            self._send({"id": self._count, "op": operation, **fields})
             answer = decode(self._next(operation, timeout))
         except KeyboardInterrupt:
             self.stop()  # its answer is still to come, and would be taken for that of the next request
@@ -64,6 +60,13 @@ class Conversation:
         if answer.get("id") != self._count:
             raise DeviceError(f"the agent at {self._address} answered another request than {operation!r}")
         return result_of(answer)
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        try:
+            self._process.stdin.write(encode(request))
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            raise self._lost(request["op"]) from None
 
     def _ping(self, idle_s: float) -> None:
         while not self._ended.wait(idle_s / 5):

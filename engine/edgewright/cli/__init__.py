@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _call(argv: Sequence[str] | None) -> int:
+    from edgewright.cli.interrupt import pressed
     from edgewright.errors import EdgewrightError, PluginError
 
     if sys.version_info < (3, 10):
@@ -87,11 +88,17 @@ def _call(argv: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted; nothing half done was left, and the same command goes on where it stopped", err=True)
-        return 130
+        return _interrupted()
     except EdgewrightError as error:
+        if pressed():  # what was being ended failed at it
+            return _interrupted()
         if isinstance(error, PluginError) and error.__cause__ is not None:
             click.echo("".join(traceback.format_exception(error.__cause__)), err=True)
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("\ninterrupted; nothing half done was left, and the same command goes on where it stopped", err=True)
+    return 130

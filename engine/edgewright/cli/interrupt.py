@@ -26,8 +26,13 @@ def watch() -> None:
         signal.signal(signal.SIGINT, Interrupt())
 
 
+def pressed() -> bool:
+    """Whether Ctrl-C was pressed, even if nobody got to know."""
+    handler = signal.getsignal(signal.SIGINT)
+    return isinstance(handler, Interrupt) and handler.seen
+
+
 def check() -> None:
     """Raises: KeyboardInterrupt when Ctrl-C was pressed, and we still work because nobody got to know."""
-    handler = signal.getsignal(signal.SIGINT)
-    if isinstance(handler, Interrupt) and handler.seen:
+    if pressed():
         raise KeyboardInterrupt
