@@ -47,6 +47,9 @@ def test_shapes_are_read():
     for bad in ("image", "image:1x-3", "image:0x3", "1x3", "image:axb"):
         with pytest.raises(RecipeError, match="write image:1x3x224x224"):
             parse_shape(bad)
+    for other in ("x=1x30x20", "x:1,30,20", "x=1,30,20"):
+        with pytest.raises(RecipeError, match="write x:1x30x20"):
+            parse_shape(other)
 
 
 @given(st.text(max_size=40))

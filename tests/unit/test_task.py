@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgewright import TOP1, Metric, Task, top1
+from edgewright import AGREEMENT, TOP1, Metric, Task, top1
 from edgewright.errors import TaskError
 from edgewright.task import agreement, load_task, noise_task, split_indices
 from edgewright.types import Signature, TensorSpec
@@ -122,6 +122,30 @@ def test_a_users_file_gives_a_task_with_any_metric(tmp_path):
 def test_a_metric_with_a_direction_of_its_own_is_refused():
     with pytest.raises(TaskError, match="allowed: higher, lower"):
         Task.from_arrays({"x": np.zeros((20, 1))}, None, metric=Metric("m", direction="up"), score=lambda o, r: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric"), [(np.arange(20), TOP1), (np.zeros((20, 1), int), TOP1), (None, AGREEMENT)]
+)
+def test_what_is_not_said_of_scoring_is_the_usual(labels, metric):
+    task = Task.from_arrays({"x": np.zeros((20, 1))}, labels)
+    right = np.eye(20)[np.arange(20) if labels is None else np.ravel(labels)]
+    assert task.metric == metric
+    assert task.judge({"y": right}, {"y": right} if labels is None else labels) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "sentence"),
+    [
+        (np.zeros(20), {}, r"labels are float64 \[20\]; without a metric .* give metric and score"),
+        (np.zeros((20, 4), int), {}, r"labels are int64 \[20, 4\]"),
+        (np.zeros(20, int), {"metric": TOP1}, "metric and score come together, or neither"),
+        (np.zeros(20, int), {"each": lambda o, r: o}, "metric and score come together, or neither"),
+    ],
+)
+def test_half_a_scoring_and_labels_that_are_no_classes_are_refused(labels, given, sentence):
+    with pytest.raises(TaskError, match=sentence):
+        Task.from_arrays({"x": np.zeros((20, 1))}, labels, **given)
 
 
 def test_images_in_folders_are_read_as_the_model_takes_them(tmp_path):

@@ -162,7 +162,7 @@ BAD = {
     "has no example inputs: add a function example_inputs": ("", "model"),
     "has no model named 'modle'.*did you mean 'model'": ("", "modle"),
     "gives int; it must give a torch.nn.Module": ("number = 3", "number"),
-    "failed on its example inputs \\(image float32 \\[1, 5\\]\\)": (
+    "failed on its example inputs \\(image float32 \\[1, 5\\]\\).*; inputs of another kind come from --task": (
         "def example_inputs(): return torch.ones(1, 5)",
         "model",
     ),

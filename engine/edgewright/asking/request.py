@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -55,11 +56,16 @@ def parse_method(text: str) -> MethodCall:
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """`image:1x3x224x224` as name and sizes. Raises: RecipeError."""
+    if not _is_shape(text):
+        meant = text.replace("=", ":").replace(",", "x")
+        example = meant if meant != text and _is_shape(meant) else "image:1x3x224x224"
+        raise RecipeError(f"--shape {text!r} is not NAME:SIZES; write {example}")
     name, _, sizes = text.rpartition(":")
-    parts = sizes.split("x")
-    if not name or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise RecipeError(f"--shape {text!r} is not NAME:SIZES; write image:1x3x224x224")
-    return name, tuple(int(p) for p in parts)
+    return name, tuple(map(int, sizes.split("x")))
+
+
+def _is_shape(text: str) -> bool:
+    return re.fullmatch(r".+:[1-9][0-9]*(x[1-9][0-9]*)*", text, re.ASCII) is not None
 
 
 def merge(first: Request, second: Request) -> Request:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgewright.task.metrics import AGREEMENT, agreement, agreement_each
 from edgewright.task.task import Task
 from edgewright.types import Array, Signature, TensorSpec
 
@@ -15,9 +14,7 @@ def noise_task(signature: Signature, seed: int, count: int = 40) -> Task:
     """A synthetic task: noise in, and agreement with the original as the only metric there can be."""
     rng = np.random.default_rng(seed)
     inputs = {spec.name: noise_for(spec, rng, count) for spec in signature.fed}
-    task = Task.from_arrays(
-        inputs, metric=AGREEMENT, score=agreement, each=agreement_each, name="seeded noise", seed=seed
-    )
+    task = Task.from_arrays(inputs, name="seeded noise", seed=seed)
     return replace(task, synthetic=True, notes=())
 
 

@@ -14,7 +14,7 @@ from edgewright.arrays import read_npz
 from edgewright.asking.userfile import call_user, code_digest, split_reference
 from edgewright.errors import TaskError
 from edgewright.task.examples import Examples
-from edgewright.task.metrics import AGREEMENT, TOP1, agreement, agreement_each, top1, top1_each
+from edgewright.task.metrics import TOP1, top1, top1_each
 from edgewright.task.task import Task, split_indices
 from edgewright.types import Array, Arrays, Signature
 
@@ -53,15 +53,7 @@ def _npz(path: Path, seed: int) -> Task:
     else:
         labels = arrays.pop("y", None)
         inputs, training = arrays, None
-    metric, score, each = (AGREEMENT, agreement, agreement_each) if labels is None else (TOP1, top1, top1_each)
-    if labels is not None and np.asarray(labels).dtype.kind not in "iu":
-        raise TaskError(
-            f"{path}: labels are {labels.dtype}; an .npz is scored by top-1, which takes integer classes; "
-            "use file.py:name for another metric"
-        )
-    return Task.from_arrays(
-        inputs, labels, metric=metric, score=score, each=each, name=path.stem, training=training, seed=seed
-    )
+    return Task.from_arrays(inputs, labels, name=path.stem, training=training, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgewright.errors import TaskError
 from edgewright.task.examples import ArrayExamples, Examples, Renamed, check_arrays
+from edgewright.task.metrics import AGREEMENT, TOP1, agreement, agreement_each, top1, top1_each
 from edgewright.types import Array, Arrays, Metric, Signature, TensorSpec
 
 SPLITS = ("training", "calibration", "selection", "test")
@@ -166,8 +167,8 @@ class Task:
         inputs: Arrays,
         labels: Any = None,
         *,
-        metric: Metric,
-        score: Score,
+        metric: Metric | None = None,
+        score: Score | None = None,
         each: Each | None = None,
         name: str = "task",
         training: tuple[Arrays, Any] | None = None,
@@ -180,12 +181,17 @@ class Task:
     ) -> Task:
         """A task over arrays.
 
-        `each` gives one score per example, whose mean `score` is; with it, differences get a closer interval.
-        With `training` (inputs, labels), `inputs` is the test split, and calibration (5 %) and selection
-        (15 %) are taken from training by seed. Without, `inputs` is split 15/25/60 into calibration,
+        Without `metric` and `score`, integer labels are classes and scored by top-1, and what has no labels by its
+        agreement with the original. `each` gives one score per example, whose mean `score` is; with it, differences
+        get a closer interval. With `training` (inputs, labels), `inputs` is the test split, and calibration (5 %) and
+        selection (15 %) are taken from training by seed. Without, `inputs` is split 15/25/60 into calibration,
         selection and test.
+
+        Raises: TaskError when lengths differ, or without a metric for labels that are no classes.
         """
         check_arrays(name, inputs, labels)
+        if metric is None or score is None:
+            metric, score, each = _usual(name, labels, metric or score or each)
         test = ArrayExamples(inputs, labels)
         if training is None:
             parts = split_indices(len(test), {"calibration": 0.15, "selection": 0.25, "test": 0.60}, seed)
@@ -212,6 +218,21 @@ class Task:
             loop=loop,
             anatomy=anatomy,
         )
+
+
+def _usual(name: str, labels: Any, given: object) -> tuple[Metric, Score, Each]:
+    """What is scored by where nothing else is said."""
+    if given is not None:
+        raise TaskError(f"task {name!r} gives a part of its scoring; metric and score come together, or neither")
+    if labels is None:
+        return AGREEMENT, agreement, agreement_each
+    found = np.asarray(labels)
+    if found.dtype.kind not in "iu" or found.size != len(found):
+        raise TaskError(
+            f"task {name!r}: labels are {found.dtype} {list(found.shape)}; without a metric they are scored by top-1, "
+            "which takes one integer class per example; give metric and score in a file.py:name"
+        )
+    return TOP1, top1, top1_each
 
 
 def split_indices(count: int, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:

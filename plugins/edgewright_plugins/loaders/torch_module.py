@@ -81,7 +81,10 @@ def _run(net: nn.Module, source: str, tensors: Mapping[str, Tensor], *, by_name:
             return net(**tensors) if by_name else net(*tensors.values())
     except Exception as cause:
         given = ", ".join(spec.describe() for spec in _specs(tensors))
-        raise ModelError(f"{source} failed on its example inputs ({given}): {type(cause).__name__}: {cause}") from cause
+        raise ModelError(
+            f"{source} failed on its example inputs ({given}): {type(cause).__name__}: {cause}; inputs of another kind "
+            "come from --task, or from a function example_inputs() in the file"
+        ) from cause
 
 
 def _named_outputs(result: Any, source: str, *, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
