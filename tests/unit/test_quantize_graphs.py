@@ -284,6 +284,60 @@ def test_static_layers_leaves_outputs_and_attention_float():
     assert softmax.input[0] == "s"
 
 
+def heads_net() -> onnx.ModelProto:
+    """Two heads cut out of one projection, a scale and a mask, then a projection, as a ViT has them."""
+    return net(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        heads (float[1, 8, 32] x, float[1, 1, 8, 8] mask) => (float[1, 8, 32] y)
+        <int64[5] cut = {1, 8, 3, 2, 16}, int64[3] back = {1, 8, 32},
+         int64 one = {0}, int64 two = {1}, int64 three = {2}, float four = {0.25}> {
+            [qkv] rows = MatMul(x, w0)
+            [cut] parts = Reshape(rows, cut)
+            [turn] turned = Transpose<perm = [2, 0, 3, 1, 4]>(parts)
+            [q] q = Gather(turned, one)
+            [k] k = Gather(turned, two)
+            [v] v = Gather(turned, three)
+            [kt] kt = Transpose<perm = [0, 1, 3, 2]>(k)
+            [scale] scaled = Mul(q, four)
+            [scores] s = MatMul(scaled, kt)
+            [masked] m = Add(s, mask)
+            [soft] a = Softmax(m)
+            [mix] mixed = MatMul(a, v)
+            [merge] merged = Transpose<perm = [0, 2, 1, 3]>(mixed)
+            [flat] tokens = Reshape(merged, back)
+            [out] o = MatMul(tokens, w1)
+            [res] y = Add(o, x)
+        }""",
+        w0=(32, 96), w1=(32, 32),
+    )  # fmt: skip
+
+
+def test_static_int8_leaves_all_of_attention_float():
+    proto = prepare(heads_net())
+    inner = {"cut", "turn", "q", "k", "v", "kt", "scale", "scores", "masked", "soft", "mix", "merge", "flat"}
+    int8 = build(proto, Scheme("static"), calibrated(proto))
+    makers = {name: node.op_type for node in int8.graph.node for name in node.output}
+    nodes = {node.name: node for node in int8.graph.node}
+    assert inner <= nodes.keys()
+    assert not [n for n in inner if makers.get(nodes[n].input[0]) == "DequantizeLinear"]
+    assert [makers[nodes[name].input[0]] for name in ("qkv", "out", "res")] == ["DequantizeLinear"] * 3
+
+
+def test_products_that_no_softmax_joins_are_not_attention():
+    proto = heads_net()
+    next(node for node in proto.graph.node if node.name == "soft").op_type = "Sigmoid"
+    assert {"scores", "mix"} <= set(quantised_nodes(prepare(proto), Scheme("static")))
+
+
+def test_a_layer_whose_bytes_nobody_takes_gives_floats():
+    proto = prepare(conv_net())
+    int8 = build(proto, Scheme("static"), calibrated(proto))
+    makers = {name: node.op_type for node in int8.graph.node for name in node.output}
+    assert makers["y"] == "Gemm"
+    assert sum(node.op_type == "QuantizeLinear" and node.input[0] == "y" for node in int8.graph.node) == 0
+    assert makers[next(n for n in int8.graph.node if n.name == "head").input[0]] == "DequantizeLinear"
+
+
 def test_dynamic_int8_works_on_what_dynamo_exports():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)

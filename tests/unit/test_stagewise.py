@@ -334,7 +334,7 @@ def test_batches_are_filled_up_and_outputs_without_rows_are_refused(bench: Bench
 # ------------------------------------------------------------------ quantize
 
 
-def test_a_score_stays_float_and_attention_does_not(bench: Bench) -> None:
+def test_a_score_stays_float_and_other_softmaxes_do_not(bench: Bench) -> None:
     front = prepared(onnxkit.read(bench.original.stages[0].graph))
     assert set(quantised_nodes(front, Scheme("static"))) == {"conv_h1", "relu", "pool", "Reshape_flat", "classify_h1"}
     text = """<ir_version: 8, opset_import: ["": 17]>

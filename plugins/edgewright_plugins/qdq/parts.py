@@ -47,7 +47,7 @@ def joined(parts: Parts) -> onnx.ModelProto:
     for node in reversed(parts.nodes):
         if read.intersection(node.output):
             kept.append(node)
-            read.update(_reads(node))
+            read.update(reads(node))
     graph = onnx.ModelProto()
     graph.CopyFrom(parts.source)
     del graph.graph.node[:], graph.graph.initializer[:], graph.graph.value_info[:]
@@ -56,7 +56,7 @@ def joined(parts: Parts) -> onnx.ModelProto:
     return graph
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """What a node reads, the graphs inside it included."""
     yield from node.input
     for attribute in node.attribute:
@@ -64,4 +64,4 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
         for graph in graphs:
             yield from (value.name for value in graph.output)
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)

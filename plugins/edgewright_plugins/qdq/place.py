@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_metadata
 
+from edgewright_plugins.qdq.attention import VIEWS, attention_nodes
+from edgewright_plugins.qdq.parts import joined, reads, taken_apart
 from edgewright_plugins.qdq.prepare import value_shapes
 from edgewright_plugins.qdq.ranges import Range
 from edgewright_plugins.qdq.scores import score_nodes
@@ -54,7 +56,7 @@ CARRIERS = (
 class Scheme:
     """One way to quantise a graph.
 
-    `kind` is `static` (every operator that has an int8 form), `static-layers` (Q/DQ around the inputs and
+    `kind` is `static` (every operator that has an int8 form, attention apart), `static-layers` (Q/DQ around the inputs and
     weights of layers only; outputs stay float), `dynamic` (ranges found at run time) or `weights` (all arithmetic
     in float). `kept` names nodes that stay float, `widths` the bits of layers whose weights have fewer than 8.
     """
@@ -91,22 +93,62 @@ def build(proto: onnx.ModelProto, scheme: Scheme, ranges: Mapping[str, Range]) -
     nodes = [name for name in quantised_nodes(proto, scheme) if name not in scheme.kept]
     if not nodes:
         return proto
-    return _dynamic(proto, scheme, nodes) if scheme.kind == "dynamic" else _static(proto, scheme, nodes, ranges)
+    if scheme.kind == "dynamic":
+        return _dynamic(proto, scheme, nodes)
+    nodes = _without_idle_views(proto, nodes)
+    return _without_idle_pairs(_static(proto, scheme, nodes, ranges), nodes)
 
 
 def quantised_nodes(proto: onnx.ModelProto, scheme: Scheme) -> list[str]:
     """The nodes that `scheme` would quantise if it kept none, in the graph's order."""
     floats = value_shapes(proto)
     weights = {tensor.name for tensor in proto.graph.initializer}
-    scores = score_nodes(proto)
+    floating = score_nodes(proto) | (attention_nodes(proto) if scheme.kind == "static" else frozenset())
     return [
         node.name
         for node in proto.graph.node
         if node.op_type in _operators(scheme)
         and node.output[0] in floats
-        and node.name not in scores
+        and node.name not in floating
         and _fits(node, scheme, weights)
     ]
+
+
+def _without_idle_views(proto: onnx.ModelProto, nodes: Sequence[str]) -> list[str]:
+    """The nodes without views that carry bytes to nobody who computes with them."""
+    left = set(nodes)
+    taken: set[str] = set()
+    for node in reversed(proto.graph.node):
+        if node.op_type in VIEWS and taken.isdisjoint(node.output):
+            left.discard(node.name)
+        if node.name in left:
+            taken.update(node.input)
+    return [name for name in nodes if name in left]
+
+
+def _without_idle_pairs(proto: onnx.ModelProto, nodes: Sequence[str]) -> onnx.ModelProto:
+    """The graph in which layers give float32 themselves where none of `nodes` takes the bytes of what they give.
+
+    Convolutions give bytes all the same: runtimes have no kernel of bytes for one that does not.
+    """
+    parts, readers = taken_apart(proto), defaultdict[str, list[onnx.NodeProto]](list)
+    for node in parts.nodes:
+        for name in reads(node):
+            readers[name].append(node)
+    idle: list[onnx.NodeProto] = []
+    for node in parts.nodes:
+        down = _only(readers[node.output[0]], "QuantizeLinear") if node.op_type in ("Gemm", "MatMul") else None
+        up = None if down is None else _only(readers[down.output[0]], "DequantizeLinear")
+        if down is not None and up is not None and not {each.name for each in readers[up.output[0]]} & set(nodes):
+            node.output[0] = up.output[0]
+            idle += [down, up]
+    parts.nodes[:] = [node for node in parts.nodes if not any(node is each for each in idle)]
+    return joined(parts) if idle else proto
+
+
+def _only(nodes: Sequence[onnx.NodeProto], kind: str) -> onnx.NodeProto | None:
+    """The one node there is, if it is of a kind."""
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == kind else None
 
 
 def _operators(scheme: Scheme) -> tuple[str, ...]:
