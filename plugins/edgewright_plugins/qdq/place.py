@@ -56,8 +56,8 @@ CARRIERS = (
 class Scheme:
     """One way to quantise a graph.
 
-    `kind` is `static` (every operator that has an int8 form, attention apart), `static-layers` (Q/DQ around the inputs and
-    weights of layers only; outputs stay float), `dynamic` (ranges found at run time) or `weights` (all arithmetic
+    `kind` is `static` (every operator that has an int8 form, attention apart), `static-layers` (Q/DQ around the inputs
+    and weights of layers only; outputs stay float), `dynamic` (ranges found at run time) or `weights` (all arithmetic
     in float). `kept` names nodes that stay float, `widths` the bits of layers whose weights have fewer than 8.
     """
 
