@@ -325,7 +325,7 @@ def test_static_int8_leaves_all_of_attention_float():
 
 def test_products_that_no_softmax_joins_are_not_attention():
     proto = heads_net()
-    next(node for node in proto.graph.node if node.name == "soft").op_type = "Sigmoid"
+    next(node for node in proto.graph.node if node.name == "soft").op_type = "Identity"
     assert {"scores", "mix"} <= set(quantised_nodes(prepare(proto), Scheme("static")))
 
 
@@ -336,6 +336,23 @@ def test_a_layer_whose_bytes_nobody_takes_gives_floats():
     assert makers["y"] == "Gemm"
     assert sum(node.op_type == "QuantizeLinear" and node.input[0] == "y" for node in int8.graph.node) == 0
     assert makers[next(n for n in int8.graph.node if n.name == "head").input[0]] == "DequantizeLinear"
+
+
+def test_a_view_between_floats_carries_no_bytes():
+    proto = net(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        mlp (float[1, 8, 32] x) => (float[1, 8, 32] y) {
+            [up] a = MatMul(x, w0)
+            [act] b = Erf(a)
+            [down] y = MatMul(b, w1)
+        }""",
+        w0=(32, 64), w1=(64, 32),
+    )  # fmt: skip
+    proto = prepare(proto)
+    int8 = build(proto, Scheme("static"), calibrated(proto))
+    quantised = [node.input[0] for node in int8.graph.node if node.op_type == "QuantizeLinear"]
+    makers = {name: node.name for node in proto.graph.node for name in node.output}
+    assert [makers.get(name, name) for name in quantised] == ["up_rows", "down_rows"]
 
 
 def test_dynamic_int8_works_on_what_dynamo_exports():
