@@ -24,7 +24,7 @@ from edgewright.types import GraphFile, Model, Signature, Stage, TensorSpec, Tor
 from edgewright_devices.loops import Product
 from edgewright_devices.predictor.calibrate import left_out_error
 from edgewright_devices.predictor.coefficients import known_of, read_prior
-from edgewright_devices.predictor.fit import fit, nonnegative
+from edgewright_devices.predictor.fit import PLAIN, fit, learn_prior, nonnegative
 from edgewright_devices.predictor.kernels import INDEX, TERMS, design, kind_of, terms_of
 from edgewright_devices.predictor.predict import KERNELS
 from edgewright_devices.predictor.probes import EACH, KINDS, write_probes
@@ -130,6 +130,12 @@ def test_sums_that_no_product_takes_in_are_told_apart(tmp_path: Path, nodes: str
     assert terms_of(added)["float.apart.launches"] == apart
 
 
+def test_only_sums_stand_apart(tmp_path: Path) -> None:
+    body = "m (float[n,64] x) => (float[a,b] y) { p = Softmax(x) y = Mul(x, p) }"
+    works = workload(graph_file(tmp_path, "mul", body, {}).path, {"x": (8, 64)}).works
+    assert [(work.operator, work.apart) for work in works] == [("Softmax", False), ("Mul", False)]
+
+
 def test_of_two_branches_the_heavier_is_the_path(tmp_path: Path) -> None:
     body = """m (float[n,64] x) => (float[a,b] y) {
         wide = MatMul(x, up)
@@ -208,6 +214,22 @@ def test_devices_that_join_sums_are_told_by_their_times(joins: bool) -> None:
     posterior = fit(terms[:40], measured[:40], prior)
     assert (posterior.coefficients[apart] > 0) == joins
     assert np.abs(posterior.predict(terms[40:])[0] / measured[40:] - 1).mean() < 0.03
+
+
+def test_what_few_devices_do_is_not_learnt_for_all() -> None:
+    """Neither sums that devices launch nor the path moves a prior, nor is it charged where nothing was measured."""
+    rng, start = np.random.default_rng(6), read_prior("cpu").coefficients
+    ops, apart, path = (INDEX[f"float.{term}"] for term in ("point.ops", "apart.launches", "path.ops"))
+    terms = np.zeros((60, len(TERMS)))
+    terms[:, ops] = 100 * np.exp(rng.standard_normal(60))
+    terms[:, apart] = rng.integers(0, 30, 60)
+    terms[:, path] = terms[:, ops] * rng.uniform(0.3, 1, 60)
+    learnt = learn_prior([(terms, terms[:, ops] + 3.0 * terms[:, apart] + terms[:, path])] * 2, start)
+    assert learnt[[apart, path]] == pytest.approx(start[[apart, path]])
+    known = known_of(replace(PI, fitted={}), "latency")
+    assert known is not None
+    assert not known.posterior.coefficients[PLAIN == 0].any()
+    assert known.posterior.coefficients[INDEX["float.point.ops"]] > 0
 
 
 @pytest.mark.parametrize("count", [10, 20, 100])
