@@ -150,6 +150,22 @@ def test_of_two_branches_the_heavier_is_the_path(tmp_path: Path) -> None:
     assert design(works, idle=False)[INDEX["float.path.ops"]] == pytest.approx(2 * 8 * 64 * 128 / 1e6)
 
 
+def test_the_path_is_made_of_products_that_are_not_zero(tmp_path: Path) -> None:
+    body = """m (float[n,64] x) => (float[a,b] y) {
+        z = Mul(x, nought)
+        wide = MatMul(z, up)
+        dead = MatMul(wide, down)
+        first = MatMul(x, square)
+        share = Softmax(first)
+        live = MatMul(share, square)
+        y = Add(live, dead)
+    }"""
+    sizes = {"up": (64, 128), "down": (128, 64), "square": (64, 64), "nought": ()}
+    file = graph_file(tmp_path, "zero", body, {name: np.zeros(size, "float32") for name, size in sizes.items()})
+    works = workload(file.path, {"x": (8, 64)}).works
+    assert [(work.operator, work.idle) for work in works if work.critical] == [("MatMul", False)] * 2
+
+
 # ------------------------------------------------------------------ the fit
 
 
