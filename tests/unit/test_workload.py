@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgewright.errors import ModelError
+from edgewright_devices.loops import Product
 from edgewright_devices.workload import Work, Workload, workload
 
 
@@ -210,6 +211,32 @@ def test_macs_of_a_node(tmp_path: Path, body: str, weights: np.ndarray, macs: in
     assert loops is not None
     assert loops.rows * loops.taken * loops.given * loops.window == macs
     assert work.weight_bytes == weights.nbytes
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "loops"),
+    [
+        (
+            "m (float[1,4,8,8] x) => (float[a,b,c,d] y) {y = Conv<group=2, strides=[2,2], pads=[1,1,1,1]>(x, w)}",
+            (6, 2, 3, 3),
+            Product(rows=16, taken=2, given=6, window=9, stride=2, groups=2),
+        ),
+        (
+            "m (float[1,4,8,8] x) => (float[a,b,c,d] y) {y = ConvTranspose<group=2, strides=[2,2]>(x, w)}",
+            (4, 3, 2, 2),
+            Product(rows=64, taken=2, given=6, window=4, stride=2, groups=2),
+        ),
+        ("m (float[2,5,7] x) => (float[a,b,c] y) {y = MatMul(x, w)}", (7, 3), Product(rows=10, taken=7, given=3)),
+        (
+            "m (float[2,5,7] x, float[2,7,3] w) => (float[a,b,c] y) {y = MatMul(x, w)}",
+            None,
+            Product(rows=10, taken=7, given=3, constant=False),
+        ),
+    ],
+)
+def test_loops_of_a_product(tmp_path: Path, body: str, shape: tuple[int, ...] | None, loops: Product) -> None:
+    weights = {"w": zeros(*shape)} if shape else {}
+    assert only(count(tmp_path, body, weights)).product == loops
 
 
 def test_macs_of_an_lstm(tmp_path: Path) -> None:
