@@ -43,11 +43,7 @@ from edgewright_plugins.tokens.shape import Shape, shape_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "token-slim.md"
 NETWORK = "vit"
-SCHEDULES = {
-    "64-40-24": Schedule((2, 4), (40, 24)),
-    "64-32-16": Schedule((2, 4), (32, 16)),
-    "64-16": Schedule((2,), (16,)),
-}
+SCHEDULES = {"64-32-16": Schedule((2, 4), (32, 16)), "64-16": Schedule((2,), (16,))}
 WAYS = ("merge", "slim", "drop", "no-recalibration")
 
 
