@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def build(case: Case, shape: Shape) -> nn.Module:
 
 def run_case(case: Case, task: Task, shape: Shape, params: Params, work: Path) -> None:
     """Train one case and read its accuracy; a case that is done is left alone."""
-    folder = work / case.name
+    folder = work / f"{case.name}-{params.epochs}"
     kept = folder / "result.json"
     if kept.exists():
         return
@@ -156,7 +156,7 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         f"| tokens | way {TITLES}",
         "|---" * 9 + "|",
-        *(_row(way, name, found, whole["test"], told) for name in SCHEDULES for way in WAYS),
+        *(row for name in SCHEDULES for way in WAYS for row in _rows(way, name, found, whole["test"], told)),
         "",
         "`slim` is the method; `no-recalibration` is `slim` without recovering tokens; `drop` keeps tokens at places "
         "drawn by the seed and learns as `slim` does; `merge` is `token-merge`, which learns nothing. Accuracies are "
@@ -165,10 +165,12 @@ def write_page(options: argparse.Namespace) -> None:
     PAGE.write_text("\n".join(lines) + "\n")
 
 
-def _row(way: str, name: str, every: Sequence[dict[str, Any]], whole: float, told: dict[str, str]) -> str:
+def _rows(way: str, name: str, every: Sequence[dict[str, Any]], whole: float, told: Mapping[str, str]) -> Iterator[str]:
+    """A row for each length of training."""
     found = [each for each in every if (each["way"], each["schedule"]) == (way, name)]
     speed = told[f"{'merge' if way == 'merge' else 'slim'} {name}"] if way != "drop" else "not measured"
-    return seeds_row(f"{name} | {way}", found, whole, speed)
+    for epochs in sorted({each.get("epochs", 0) for each in found}):
+        yield seeds_row(f"{name} | {way}", [each for each in found if each.get("epochs", 0) == epochs], whole, speed)
 
 
 # ------------------------------------------------------------------ command line
