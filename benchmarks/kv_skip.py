@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from charlm import CONTEXT, CharLm, Passages, Text, read_text, told, trained
 from torch import Tensor, nn
 from torch.nn import functional
 from trained_pages import ratio_told
+from training_runs import Case
 
 from edgewright.asking.request import Request
 from edgewright.bench import Bench
@@ -55,19 +56,6 @@ PASSAGE = CONTEXT // 2
 TEST_PASSAGES = 100
 SHAPES = {"network": "4 blocks of 96 channels (the trained one)", "larger": "6 blocks of 256 channels (untrained)"}
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "kv-skip.md"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: which tokens are stored, with which seed."""
-
-    way: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.way}-{self.seed}"
 
 
 def plan_of(network: nn.Module, keep: float) -> Plan:

@@ -49,16 +49,17 @@ WAYS = ("merge", "slim", "drop", "no-recalibration")
 
 @dataclass(frozen=True)
 class Case:
-    """One training: how tokens become fewer, by which schedule, with which seed."""
+    """One training: how tokens become fewer, by which schedule, with which seed, how long."""
 
     way: str
     schedule: str
     seed: int
+    epochs: int = 0
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.way}-{self.schedule}-{self.seed}"
+        return f"{self.way}-{self.schedule}-{self.seed}-{self.epochs}"
 
 
 class Drop(nn.Module):
@@ -92,7 +93,7 @@ def build(case: Case, shape: Shape) -> nn.Module:
 
 def run_case(case: Case, task: Task, shape: Shape, params: Params, work: Path) -> None:
     """Train one case and read its accuracy; a case that is done is left alone."""
-    folder = work / f"{case.name}-{params.epochs}"
+    folder = work / case.name
     kept = folder / "result.json"
     if kept.exists():
         return
@@ -109,7 +110,7 @@ def run_case(case: Case, task: Task, shape: Shape, params: Params, work: Path) -
         fitted = fit(net, data, training, objective, folder=folder, groups=groups)
         net.finish()
         torch.save(net.state_dict(), folder / "net.pt")
-        result |= {"epochs": params.epochs, "examples": task.size("training"), "seconds": round(fitted.seconds)}
+        result |= {"examples": task.size("training"), "seconds": round(fitted.seconds)}
         result["loss"] = [round(loss, 3) for loss in fitted.losses]
     result |= {split: round(accuracy(net.eval(), task, split), 2) for split in ("selection", "test")}
     kept.write_text(json.dumps(result))
@@ -124,7 +125,13 @@ def train(options: argparse.Namespace) -> None:
     for seed in range(options.seeds):
         for schedule in options.schedules:
             for way in options.ways:
-                run_case(Case(way, schedule, seed), task, shape, params, options.work)
+                run_case(
+                    Case(way, schedule, seed, 0 if way == "merge" else options.epochs),
+                    task,
+                    shape,
+                    params,
+                    options.work,
+                )
 
 
 # ------------------------------------------------------------------ the page
@@ -169,8 +176,8 @@ def _rows(way: str, name: str, every: Sequence[dict[str, Any]], whole: float, to
     """A row for each length of training."""
     found = [each for each in every if (each["way"], each["schedule"]) == (way, name)]
     speed = told[f"{'merge' if way == 'merge' else 'slim'} {name}"] if way != "drop" else "not measured"
-    for epochs in sorted({each.get("epochs", 0) for each in found}):
-        yield seeds_row(f"{name} | {way}", [each for each in found if each.get("epochs", 0) == epochs], whole, speed)
+    for epochs in sorted({each["epochs"] for each in found}):
+        yield seeds_row(f"{name} | {way}", [each for each in found if each["epochs"] == epochs], whole, speed)
 
 
 # ------------------------------------------------------------------ command line

@@ -72,7 +72,7 @@ def seeds_row(title: str, found: Sequence[Mapping[str, Any]], whole: float, spee
     if not found:
         return f"| {title} | 0 | not trained yet | | | | | {speed} |"
     before, selection, test = (np.mean([each[key] for each in found]) for key in ("before", "selection", "test"))
-    trained_on = {f"{each['epochs']}, {each['examples']}" for each in found if "epochs" in each}
+    trained_on = {f"{each['epochs']}, {each['examples']}" for each in found if "examples" in each}
     loss = mean_told([whole - each["test"] for each in found])
     numbers = f"{before:.2f} | {selection:.2f} | {test:.2f} | {loss} | {speed}"
     return f"| {title} | {len(found)} | {'; '.join(sorted(trained_on)) or 'none'} | {numbers} |"

@@ -19,6 +19,7 @@ from edgewright import onnxkit
 from edgewright.errors import ModelError
 from edgewright.protocols import OperatorTime
 from edgewright.types import Array, Arrays
+from edgewright_plugins.qdq.attention import attention_nodes
 from edgewright_plugins.qdq.calibrate import find_ranges, observe
 from edgewright_plugins.qdq.place import Scheme, activations, build, quantised_nodes
 from edgewright_plugins.qdq.prepare import prepare
@@ -327,6 +328,19 @@ def test_products_that_no_softmax_joins_are_not_attention():
     proto = heads_net()
     next(node for node in proto.graph.node if node.name == "soft").op_type = "Identity"
     assert {"scores", "mix"} <= set(quantised_nodes(prepare(proto), Scheme("static")))
+
+
+def test_attention_is_found_behind_as_many_sums_as_there_may_be():
+    proto = prepare(heads_net())
+    soft = next(node for node in proto.graph.node if node.name == "soft")
+    place, end = list(proto.graph.node).index(soft), soft.input[0]
+    for number in range(60):  # 2 ** 60 ways back
+        proto.graph.node.insert(
+            place + number, onnx.helper.make_node("Add", [end, end], [f"sum{number}"], f"sum{number}")
+        )
+        end = f"sum{number}"
+    soft.input[0] = end
+    assert {"scores", "mix", *(f"sum{number}" for number in range(60))} <= attention_nodes(proto)
 
 
 def test_a_layer_whose_bytes_nobody_takes_gives_floats():

@@ -6,8 +6,8 @@ lose much; and a kernel that computes all of attention at once takes floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import onnx
@@ -18,53 +18,54 @@ BETWEEN = ("Add", "Cast", "Div", "Identity", "Mul", "Softmax", "Where", *VIEWS)
 """What may stand between the products: scales, masks, and the softmax that must."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """Who makes and who reads each value, and the shapes of constants."""
-
-    makers: dict[str, onnx.NodeProto]
-    readers: dict[str, list[onnx.NodeProto]]
-    constants: dict[str, tuple[int, ...]]
-
-    def multiplies(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a product of two values that are computed."""
-        return node.op_type == "MatMul" and not any(name in self.constants for name in node.input)
-
-    def scales(self, node: onnx.NodeProto) -> bool:
-        """Whether it multiplies by one number."""
-        return node.op_type in ("Mul", "Div") and any(prod(self.constants.get(name, (0,))) == 1 for name in node.input)
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of constants, by name."""
 
 
 def attention_nodes(proto: onnx.ModelProto) -> frozenset[str]:
     """The names of these nodes in a graph."""
-    graph = _graph_of(proto)
-    found = {n.name for last in proto.graph.node if graph.multiplies(last) for n in _behind(graph, last, ())}
+    constants = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    found = _between_products(proto.graph.node, constants)
+    readers = defaultdict[str, list[str]](list)
+    for node in proto.graph.node:
+        for name in node.input:
+            readers[name].append(node.name)
     kept = {value.name for value in proto.graph.output}
     for node in reversed(proto.graph.node):
-        readers = [reader.name for name in node.output for reader in graph.readers.get(name, [])]
-        prepares = node.op_type in VIEWS or graph.scales(node)
-        if prepares and readers and found.issuperset(readers) and kept.isdisjoint(node.output):
+        takers = [reader for name in node.output for reader in readers[name]]
+        prepares = node.op_type in VIEWS or _scales(node, constants)
+        if prepares and takers and found.issuperset(takers) and kept.isdisjoint(node.output):
             found.add(node.name)
     return frozenset(found)
 
 
-def _graph_of(proto: onnx.ModelProto) -> _Graph:
-    graph = _Graph({}, {}, {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer})
-    for node in proto.graph.node:
-        graph.makers.update(dict.fromkeys(node.output, node))
-        for name in node.input:
-            graph.readers.setdefault(name, []).append(node)
-    return graph
+def _between_products(nodes: Sequence[onnx.NodeProto], constants: Shapes) -> set[str]:
+    """Products whose first operand comes through a softmax from another product, that one, and what is between."""
+    scores, shares = set[str](), set[str]()
+    for node in nodes:
+        given = set(node.input)
+        if _multiplies(node, constants):
+            scores.update(node.output)
+        elif node.op_type in BETWEEN and (given & shares or given & scores):
+            later = given & shares or node.op_type == "Softmax"
+            (shares if later else scores).update(node.output)
+    found, wanted = set[str](), set[str]()
+    for node in reversed(nodes):
+        if _multiplies(node, constants) and node.input[0] in shares:
+            found.add(node.name)
+            wanted.add(node.input[0])
+        elif not wanted.isdisjoint(node.output):
+            found.add(node.name)
+            if node.op_type in BETWEEN:
+                wanted.update(name for name in node.input if name in scores or name in shares)
+    return found
 
 
-def _behind(graph: _Graph, node: onnx.NodeProto, path: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes of every way from a product, by its first operand, back through a softmax to a product."""
-    path = (*path, node)
-    for name in node.input[:1] if len(path) == 1 else node.input:
-        maker = graph.makers.get(name)
-        if maker is None:
-            continue
-        if maker.op_type in BETWEEN:
-            yield from _behind(graph, maker, path)
-        elif graph.multiplies(maker) and any(each.op_type == "Softmax" for each in path):
-            yield from (*path, maker)
+def _multiplies(node: onnx.NodeProto, constants: Shapes) -> bool:
+    """Whether it is a product of two values that are computed."""
+    return node.op_type == "MatMul" and not any(name in constants for name in node.input)
+
+
+def _scales(node: onnx.NodeProto, constants: Shapes) -> bool:
+    """Whether it multiplies by one number."""
+    return node.op_type in ("Mul", "Div") and any(prod(constants.get(name, (0,))) == 1 for name in node.input)
