@@ -108,6 +108,13 @@ def test_bf16_is_used_when_asked_for_and_is_close_to_fp32():
     assert torch.allclose(outputs["bf16"].float(), outputs["fp32"], atol=0.03)
 
 
+def test_auto_takes_bf16_on_a_cpu_only_with_amx(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    assert takes_bf16(Training(), CPU) is False
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+    assert takes_bf16(Training(), CPU) is True
+
+
 def test_auto_takes_bf16_only_where_it_is_quick():
     assert takes_bf16(Training(), torch.device("meta")) is False
     assert takes_bf16(Training(precision="bf16"), CPU) is True

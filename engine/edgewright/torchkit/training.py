@@ -49,7 +49,7 @@ class Training:
         momentum: Nesterov's, of `sgd`.
         clip: the largest norm of the gradient; None for no limit.
         ema: how much of the averaged weights stays at each step; None for no average. The average is the result.
-        precision: `bf16` trains under autocast; `auto` takes it where the processor multiplies bf16 itself.
+        precision: `bf16` trains under autocast; `auto` takes it on a GPU that has it, and on a CPU with AMX.
         budget_s: seconds of training after which it ends; the rate falls in time. None for no limit.
         seed: of dropout and whatever else the module draws; order and augmentation are the data's.
     """
@@ -125,8 +125,10 @@ def takes_bf16(training: Training, device: torch.device) -> bool:
         return training.precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
+    # AVX-512's bf16 products alone do not pay for the casts: on a Xeon without AMX, one thread, a step of a ViT with
+    # 64 tokens took 1.21 s for fp32's 0.88, and of VGG-11 0.39 s for 0.30 (batches of 128, torch 2.13).
     able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
-    return device.type == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return device.type == "cpu" and bool(able.get("amx_bf16"))
 
 
 @contextlib.contextmanager
