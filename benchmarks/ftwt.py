@@ -44,9 +44,12 @@ from edgewright_plugins.ftwt.learn import firing, freeze, groups, level, setting
 from edgewright_plugins.ftwt.speed import heats, usual
 from edgewright_plugins.tokens.decide import with_module
 
+PAGE = RESULTS / "ftwt.md"
 NETWORK = "vgg11"
 WAYS = ("ftwt", "random", "fixed", "l1")
 EXAMPLE = torch.zeros(1, 3, 32, 32)
+DISTILL = 0.9
+"""Share of the loss that compares with the whole network, which says more than labels of so few images."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,12 @@ class Case:
     way: str
     keep: float
     seed: int
+    epochs: int
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.way}-{self.keep:g}-{self.seed}"
+        return f"{self.way}-{self.keep:g}-{self.seed}-{self.epochs}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +158,8 @@ def run_case(case: Case, task: Task, start: Start, params: Params, work: Path) -
     between = partial(level, net, mass, start.batches) if case.way == "ftwt" else None
     seconds = learn(net, (objective, answers), replace(task, seed=case.seed), params, folder, between)
     result: dict[str, Any] = {
-        **asdict(case), "mass": round(mass, 4), "block": params.block, "epochs": params.epochs,
-        "examples": task.size("training"), "seconds": seconds,
+        **asdict(case), "mass": round(mass, 4), "block": params.block, "examples": task.size("training"),
+        "seconds": seconds,
     }  # fmt: skip
     if case.way == "ftwt":
         result["predicted right"] = round(100 * agreement(net.eval(), start, mass), 1)
@@ -206,13 +210,14 @@ def agreement(net: nn.Module, start: Start, mass: float) -> float:
 
 def train(options: argparse.Namespace) -> None:
     """Every case that is not done, the most telling ones first."""
-    task, params = limited(cifar10(options.data), options.limit), Params(epochs=options.epochs, block=options.block)
+    task = limited(cifar10(options.data), options.limit)
+    params = Params(epochs=options.epochs, block=options.block, distill=DISTILL)
     options.work.mkdir(parents=True, exist_ok=True)
     start = start_of(task, params.block, options.work / f"estimate-{params.block}.json")
     for seed in range(options.seeds):
         for keep in options.keep:
             for way in options.ways:
-                run_case(Case(way, keep, seed), task, start, params, options.work)
+                run_case(Case(way, keep, seed, params.epochs), task, start, params, options.work)
 
 
 # ------------------------------------------------------------------ the page
@@ -225,7 +230,7 @@ def forms(options: argparse.Namespace, first: dict[str, Any]) -> Forms:
         task = cifar10(options.data)
         start = start_of(task, first["block"], options.work / f"estimate-{first['block']}.json")
         net = gate_(trained(NETWORK), start.units)
-        case = Case(first["way"], first["keep"], first["seed"])
+        case = Case(first["way"], first["keep"], first["seed"], first["epochs"])
         net.load_state_dict(torch.load(options.work / case.name / "net.pt", weights_only=True))
         fewer = lowered(with_module(bench.original, net.eval(), case.name), bench)
         both = {"whole": bench.reference, "ftwt": fewer}
@@ -238,13 +243,12 @@ def forms(options: argparse.Namespace, first: dict[str, Any]) -> Forms:
 
 def write_page(options: argparse.Namespace) -> None:
     """The page, of what has been trained so far."""
-    task, found = cifar10(options.data), results(options.work)
+    task, found = cifar10(options.data), results(options.work, PAGE)
     whole = accuracy(trained(NETWORK), task, "test")
     first = next(each for each in found if each["way"] == "ftwt")
     here = Path(__file__).parent
     images = f"{here.parent / 'examples' / 'cifar10.py'}:resnet"
     told, where = speeds(options, f"{here / 'networks.py'}:{NETWORK}", forms(options, first), images)
-    cases = sorted({(each["keep"], each["way"]) for each in found}, key=lambda case: (case[0], WAYS.index(case[1])))
     lines = [
         "# Channels that fire together, on CIFAR-10",
         "",
@@ -254,7 +258,7 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         "| budget | way | seeds | epochs, examples | estimate | left | predicted right | test | loss on test |",
         "|---" * 9 + "|",
-        *(_row(keep, way, [e for e in found if (e["keep"], e["way"]) == (keep, way)], whole) for keep, way in cases),
+        *(_row(list(some), whole) for _, some in itertools.groupby(sorted(found, key=_case), _case)),
         "",
         "`random` draws as many blocks anew for each image, `fixed` once by the seed, `l1` keeps those of the largest "
         "weights; they learn as long and the same way, without predictors.",
@@ -266,16 +270,22 @@ def write_page(options: argparse.Namespace) -> None:
         "|---|---|",
         *(f"| {name} | {ratio} |" for name, ratio in told.items()),
     ]
-    (RESULTS / "ftwt.md").write_text("\n".join(lines) + "\n")
+    PAGE.write_text("\n".join(lines) + "\n")
 
 
-def _row(keep: float, way: str, found: Sequence[dict[str, Any]], whole: float) -> str:
-    trained_on = "; ".join(sorted({f"{each['epochs']}, {each['examples']}" for each in found}))
+def _case(result: dict[str, Any]) -> tuple[float, int, int, int]:
+    """What results of several seeds have in common, in the order of the table."""
+    return result["keep"], WAYS.index(result["way"]), result["epochs"], result["examples"]
+
+
+def _row(found: Sequence[dict[str, Any]], whole: float) -> str:
+    """The row of a case, of its results with every seed."""
+    keep, way, epochs, examples = (found[0][key] for key in ("keep", "way", "epochs", "examples"))
     numbers = (mean_told([each[key] for each in found]) for key in ("estimate", "left"))
     right = mean_told([each["predicted right"] for each in found]) if way == "ftwt" else ""
-    loss = mean_told([whole - each["test"] for each in found])
-    test = mean_told([each["test"] for each in found])
-    return f"| {keep:g} | {way} | {len(found)} | {trained_on} | {' | '.join(numbers)} | {right} | {test} | {loss} |"
+    test, loss = mean_told([each["test"] for each in found]), mean_told([whole - each["test"] for each in found])
+    case = f"{keep:g} | {way} | {len(found)} | {epochs}, {examples}"
+    return f"| {case} | {' | '.join(numbers)} | {right} | {test} | {loss} |"
 
 
 # ------------------------------------------------------------------ command line

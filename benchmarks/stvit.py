@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from networks import trained
 from torch import Tensor, nn
+from token_slim import LEARNING
 from train_reference import accuracy, cifar10
 from trained_pages import TITLES, page_command, results, seeds_row, speeds
 from training_runs import Case, limited, train_command
@@ -100,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
     task = limited(cifar10(options.data), options.limit)
     for seed in range(options.seeds):
         for way in options.ways:
-            run_case(Case(way, seed), task, Params(epochs=options.epochs), options.work)
+            run_case(Case(way, seed), task, Params(epochs=options.epochs, **LEARNING), options.work)
 
 
 # ------------------------------------------------------------------ the page
@@ -119,7 +120,7 @@ def write_page(options: argparse.Namespace) -> None:
     task = cifar10(options.data)
     whole = {split: accuracy(trained(NETWORK), task, split) for split in ("selection", "test")}
     told, where = speeds(options, f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", forms)
-    found = results(options.work)
+    found = results(options.work, PAGE)
     lines = [
         "# Semantic tokens on CIFAR-10",
         "",

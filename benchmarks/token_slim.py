@@ -43,7 +43,12 @@ from edgewright_plugins.tokens.shape import Shape, shape_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "token-slim.md"
 NETWORK = "vit"
-SCHEDULES = {"64-32-16": Schedule((2, 4), (32, 16)), "64-16": Schedule((2,), (16,))}
+SCHEDULES = {
+    "64-40-24": Schedule((2, 4), (40, 24)), "64-32-16": Schedule((2, 4), (32, 16)), "64-16": Schedule((2,), (16,))
+}  # fmt: skip
+LEARNING: dict[str, Any] = {"rate": 2e-3, "distill": 0.9}
+"""In the place of the method's careful defaults: with them 71.5 % of the selection split were right after 3 epochs from
+64 to 32 and 16 tokens, with these 72.4 % (one seed; of four settings tried the best)."""
 WAYS = ("merge", "slim", "drop", "no-recalibration")
 
 
@@ -121,7 +126,7 @@ def train(options: argparse.Namespace) -> None:
     """Every case that is not done, the most telling ones first."""
     task = limited(cifar10(options.data), options.limit)
     shape = shape_of(trained(NETWORK), [torch.zeros(1, 3, 32, 32)], {}, NETWORK)
-    params = Params(epochs=options.epochs)
+    params = Params(epochs=options.epochs, **LEARNING)
     for seed in range(options.seeds):
         for schedule in options.schedules:
             for way in options.ways:
@@ -153,7 +158,7 @@ def write_page(options: argparse.Namespace) -> None:
     task = cifar10(options.data)
     whole = {split: accuracy(trained(NETWORK), task, split) for split in ("selection", "test")}
     told, where = speeds(options, f"{Path(__file__).parent / 'networks.py'}:{NETWORK}", forms)
-    found = results(options.work)
+    found = results(options.work, PAGE)
     lines = [
         "# Fewer tokens on CIFAR-10",
         "",

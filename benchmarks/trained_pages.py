@@ -62,9 +62,14 @@ def ratio_told(ratio: Measurement) -> str:
     return f"{ratio.value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def results(work: Path) -> list[dict[str, Any]]:
-    """What the trainings that ended found."""
-    return [json.loads(path.read_text()) for path in sorted(work.glob("*/result.json"))]
+def results(work: Path, page: Path) -> list[dict[str, Any]]:
+    """What trainings that ended found, here and where the page was written before: it is kept beside the page."""
+    beside = page.with_suffix(".json")
+    found: dict[str, dict[str, Any]] = json.loads(beside.read_text()) if beside.exists() else {}
+    found |= {path.parent.name: json.loads(path.read_text()) for path in work.glob("*/result.json")}
+    rows = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(found.items()))
+    beside.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    return [found[name] for name in sorted(found)]
 
 
 def seeds_row(title: str, found: Sequence[Mapping[str, Any]], whole: float, speed: str) -> str:
