@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from networks import trained
-from torch import Tensor, nn
 from token_slim import LEARNING
+from torch import Tensor, nn
 from train_reference import accuracy, cifar10
 from trained_pages import TITLES, page_command, results, seeds_row, speeds
 from training_runs import Case, limited, train_command
