@@ -62,7 +62,7 @@ def peak_library(isa: Isa, place: Path) -> Library:
 
 
 def _loops(isa: Isa) -> dict[str, Any]:
-    return {f"peak_{kind}": _peak(kind, isa) for kind in PEAKS}
+    return {**{f"peak_{kind}": _peak(kind, isa) for kind in PEAKS}, "read": _read(isa), "write": _write(isa)}
 
 
 # ------------------------------------------------------------------ sessions
@@ -250,3 +250,56 @@ def _peak(kind: str, isa: Isa) -> Any:
         builder.store(y, 0, total, lanes)
 
     return builder.function(f"peak_{kind}", (factors, sums), body)
+
+
+# ------------------------------------------------------------------ the traffic
+
+
+def moving(read: int, written: int, built: Library) -> Run:
+    """A run that reads and then writes as many float32, in order, and computes nothing.
+
+    What is written begins beside a cache line, as do most rows of a result.
+    """
+    library, lanes = ctypes.CDLL(str(built.path)), built.isa.lanes
+    x, y, top = np.ones(read + lanes, np.float32), np.ones(written + lanes, np.float32), np.ones(lanes, np.float32)
+    pointer = [ctypes.c_void_p(array.ctypes.data) for array in (x, top, y[1:])]
+    turns = [ctypes.c_int32(count // lanes) for count in (read, written)]
+
+    def run() -> object:
+        """Also what keeps the memory."""
+        library.read(pointer[0], pointer[1], ctypes.c_int32(0), turns[0])
+        library.write(pointer[1], pointer[2], ctypes.c_int32(0), turns[1])
+        return x, y, top
+
+    return run
+
+
+ANY = 1 << 30
+"""Declared as the size of arrays whose size the call says."""
+
+
+def _read(isa: Isa) -> Any:
+    """The largest of a vector's lanes over all vectors."""
+    arrays = builder.Argument("x", "float32", ANY), builder.Argument("top", "float32", isa.lanes)
+
+    def body(x: Any, top: Any, begin: Any, end: Any) -> None:
+        kept = builder.registers(isa.lanes, "float32")
+        builder.store(kept, 0, builder.load(x, 0, isa.lanes), isa.lanes)
+        with builder.loop(begin, end) as turn:
+            found = builder.load(x, turn * isa.lanes, isa.lanes)
+            builder.store(kept, 0, builder.largest(builder.load(kept, 0, isa.lanes), found), isa.lanes)
+        builder.store(top, 0, builder.load(kept, 0, isa.lanes), isa.lanes)
+
+    return builder.function("read", arrays, body)
+
+
+def _write(isa: Isa) -> Any:
+    """One vector everywhere."""
+    arrays = builder.Argument("top", "float32", isa.lanes), builder.Argument("y", "float32", ANY)
+
+    def body(top: Any, y: Any, begin: Any, end: Any) -> None:
+        value = builder.held(builder.load(top, 0, isa.lanes))
+        with builder.loop(begin, end) as turn:
+            builder.store(y, turn * isa.lanes, value, isa.lanes)
+
+    return builder.function("write", arrays, body)

@@ -13,7 +13,7 @@ from typing import Optional
 FEATURES = frozenset(
     (
         *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
-        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bitalg", "avx512_bf16", "avx512_fp16"),
         *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
     )
 )

@@ -93,6 +93,8 @@ def test_assembly_shows_the_widest_vectors(tvm: ModuleType) -> None:
 def test_isas_of_a_device_come_best_first() -> None:
     device = replace(find_device(), isa="x86_64", features=("avx2", "avx512bw", "avx512_vnni", "fma"))
     assert [isa.name for isa in isas_of(device)] == ["x86-64-v4-vnni", "x86-64-v4", "x86-64-v3"]
+    counting = replace(device, features=(*device.features, "avx512_bitalg"))
+    assert [isa.name for isa in isas_of(counting)][:2] == ["x86-64-v4-bitalg", "x86-64-v4-vnni"]
     assert [isa.name for isa in isas_of(replace(device, isa="aarch64", features=("asimd",)))] == ["armv8-a"]
     assert isas_of(replace(device, isa="riscv64")) == ()
 

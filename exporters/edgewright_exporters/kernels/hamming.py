@@ -3,8 +3,8 @@
     y[b, h, t, s] = scale[h] * sum_i sign(q[t, i] - q_bounds[h, i]) * sign(k[s, i] - k_bounds[h, i])
 
 with sign(0) = -1, as `Where(Greater(x, bound), 1, -1)` has it. The sum is size - 2 * (number of bits that differ). The
-lanes of a vector are keys, a byte of each. Where an instruction counts the bits of bytes (ARM, see `Isa.counts`), it
-does. x86 of old has none, but looks up 32 bytes at once: a plane then holds four bits of each key, and the table, which
+lanes of a vector are keys, a byte of each. Where an instruction counts the bits of bytes (ARM, AVX-512 with BITALG), it
+does. Other x86 has none, but looks up 32 bytes at once: a plane then holds four bits of each key, and the table, which
 the query's four bits choose, says what these add to the sum: neither xor nor count is left.
 
 Keys are packed once per head and block; one work item is a few queries against a block of keys.
@@ -50,7 +50,7 @@ def pack(
     """Bounds [heads, size] and scale [heads] float32 as they are, and where bits are looked up, all tables."""
     each = (q_bounds, k_bounds, *(() if scale is None else (scale,)))
     given = tuple(np.ascontiguousarray(values, np.float32).ravel() for values in each)
-    if isa.counts:
+    if Plan(case, tile, isa).counts:
         return given
     numbers = np.arange(16, dtype=np.uint8)
     differ = np.unpackbits((numbers[:, None] ^ numbers)[..., None], axis=-1).sum(-1, dtype=np.int8)
@@ -66,7 +66,7 @@ def arguments(case: HammingCase, tile: Tile, isa: Isa) -> tuple[Argument, ...]:
         Argument("q_bounds", "float32", width),
         Argument("k_bounds", "float32", width),
         *((Argument("scale", "float32", case.heads),) if case.scaled else ()),
-        *(() if isa.counts else (Argument("tables", "int8", 256),)),
+        *(() if Plan(case, tile, isa).counts else (Argument("tables", "int8", 256),)),
         Argument("y", "float32", case.batch * case.heads * case.queries * case.keys),
     )
 

@@ -37,7 +37,7 @@ def pack_queries(kernel: Kernel, spot: Spot) -> None:
         start = _token(plan.case.q, plan.case, spot.head, spot.row + row)
         for at, word in enumerate(_words(kernel, "q", spot.head, start)):
             whole = builder.held(word)
-            values = (whole,) if plan.isa.counts else ((whole << four) & mask, whole & mask)
+            values = (whole,) if plan.counts else ((whole << four) & mask, whole & mask)
             for half, value in enumerate(values):
                 place = row * plan.slots + plan.slot(at, 0, half)
                 builder.store(kernel.queries, place, builder.reinterpret(value, "uint8", 4), 4)
@@ -61,7 +61,7 @@ def parted(words: Sequence[Any], plan: Plan) -> Sequence[Any]:
 
 def _halves(plane: Any, plan: Plan) -> Sequence[Any]:
     """A plane, or its lower and its upper four bits."""
-    if plan.isa.counts:
+    if plan.counts:
         return (plane,)
     mask = builder.splat(0x0F0F0F0F, plan.isa.lanes, "int32")
     return plane & mask, (plane >> builder.splat(4, plan.isa.lanes, "int32")) & mask
@@ -85,6 +85,8 @@ def _words(kernel: Kernel, name: str, head: Any, start: Any) -> Sequence[Any]:
 
 def _word(isa: Isa, x: tuple[Any, Any], bounds: tuple[Any, Any], numbers: int) -> Any:
     """Bits of `numbers` neighbours, eight of them in each byte but the last."""
+    if isa.machine == "x86_64" and isa.lanes == 16 and numbers == WORD:
+        return _masked(_above(x, bounds, 0, WORD))
     if isa.machine == "x86_64" and numbers == WORD:
         return _packed([_above(x, bounds, at) for at in range(0, WORD, 8)])
     whole = numbers // 8 * 8
@@ -105,6 +107,12 @@ def _packed(parts: Sequence[Any]) -> Any:
     words = [builder.intrinsic("llvm.x86.avx2.packssdw", "int16x16", *ones[at : at + 2]) for at in (0, 2)]
     bytes_ = builder.intrinsic("llvm.x86.avx2.packsswb", "int8x32", *words)
     return builder.intrinsic("llvm.x86.avx2.pmovmskb", "int32", bytes_)
+
+
+def _masked(above: Any) -> Any:
+    """One int32 of 32 truths: LLVM sees that AVX-512's comparisons leave just these bits in a mask register."""
+    ones = builder.splat(0, WORD, "int8") - builder.cast(above, f"int8x{WORD}")
+    return builder.intrinsic("llvm.x86.avx2.pmovmskb", "int32", ones)
 
 
 def _byte(isa: Isa, above: Any) -> Any:

@@ -75,7 +75,7 @@ def _sums(kernel: Kernel, part: _Part, piece: range) -> Any:
     plan, width = kernel.plan, kernel.plan.width
     numbers = [plan.case.words[word] for word in piece]
     places = range(0, part.rows * part.vectors * width, width)
-    start = 0 if plan.isa.counts else _signed(128 + sum(numbers) - 8 * sum(ceil(count / 8) for count in numbers))
+    start = 0 if plan.counts else _signed(128 + sum(numbers) - 8 * sum(ceil(count / 8) for count in numbers))
     sums = builder.registers(len(places) * width, "int8")
     for at in places:
         builder.store(sums, at, builder.splat(start, width, "int8"), width)
@@ -87,7 +87,7 @@ def _sums(kernel: Kernel, part: _Part, piece: range) -> Any:
     for word, count in zip(piece[whole:], numbers[whole:]):
         for byte, half in product(range(ceil(count / 8)), range(plan.halves)):
             _add(kernel, sums, part, plan.slot(word, byte, half))
-    for at in places if plan.isa.counts else ():
+    for at in places if plan.counts else ():
         twice = builder.load(sums, at, width) * builder.splat(2, width, "int8")
         builder.store(sums, at, builder.splat(_signed(128 + sum(numbers)), width, "int8") - twice, width)
     return sums
@@ -113,7 +113,7 @@ def _add(kernel: Kernel, sums: Any, part: _Part, slot: Any) -> None:
 def _adder(kernel: Kernel, query: Any) -> Callable[[Any, Any], Any]:
     """Adds to sums what a plane of keys and a query's bits of it give: counts, or entries of a table."""
     width = kernel.plan.width
-    if kernel.plan.isa.counts:
+    if kernel.plan.counts:
         spread = builder.held(builder.splat(builder.reinterpret(query, "int8", 1), width))
         return lambda sums, bits: sums + builder.intrinsic("llvm.ctpop", f"int8x{width}", bits ^ spread)
     sixteen = builder.load(kernel.buffers["tables"], builder.cast(query, "int32"), 16)

@@ -38,14 +38,19 @@ class Isa:
 
 
 _ISAS = (
+    Isa(
+        "x86-64-v4-bitalg", X86_TRIPLE, "x86-64-v4", ("+avx512vnni", "+avx512bitalg"), 16, 32, "vnni", "x86_64",
+        ("avx512_vnni", "avx512_bitalg"),
+    ),
     Isa("x86-64-v4-vnni", X86_TRIPLE, "x86-64-v4", ("+avx512vnni",), 16, 32, "vnni", "x86_64", ("avx512_vnni",)),
     Isa("x86-64-v4", X86_TRIPLE, "x86-64-v4", (), 16, 32, None, "x86_64", ("avx512bw",)),
     Isa("x86-64-v3-vnni", X86_TRIPLE, "x86-64-v3", ("+avxvnni",), 8, 16, "vnni", "x86_64", ("avx_vnni", "fma")),
     Isa("x86-64-v3", X86_TRIPLE, "x86-64-v3", (), 8, 16, None, "x86_64", ("avx2", "fma")),
     Isa("armv8.2-a-dot", ARM_TRIPLE, "generic", ("+v8.2a", "+dotprod"), 4, 32, "sdot", "aarch64", ("asimddp",)),
     Isa("armv8-a", ARM_TRIPLE, "generic", ("+neon",), 4, 32, None, "aarch64", ()),
-)
-"""Best first, per machine. AVX-512BW tells the CPUs with all of x86-64-v4 from the Xeon Phi."""
+)  # fmt: skip
+"""Best first, per machine. AVX-512BW tells the CPUs with all of x86-64-v4 from the Xeon Phi; those with
+BITALG (Ice Lake and Zen 4 onwards) count the bits of bytes."""
 
 
 def isa_names() -> tuple[str, ...]:

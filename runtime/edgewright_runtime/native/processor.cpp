@@ -12,8 +12,8 @@ namespace edgewright {
 
 static const Names FEATURES = {
     "sse4_2", "avx",      "avx2",    "f16c", "fma",    "avx_vnni", "amx_tile", "amx_int8", "amx_bf16", "avx512f",
-    "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16",
-    "sve",    "sve2",     "sme"};
+    "avx512bw", "avx512_vnni", "avx512_bitalg", "avx512_bf16", "avx512_fp16",
+    "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"};
 
 /* Where Linux tells a process on aarch64 what it can do (arch/arm64/include/uapi/asm/hwcap.h). */
 struct ArmBit {
