@@ -31,6 +31,7 @@ from edgewright_plugins.ftwt import FTWT, Params  # noqa: E402
 from edgewright_plugins.ftwt.budget import estimate, mass_for, share_left, total_macs  # noqa: E402
 from edgewright_plugins.ftwt.find import Unit, units_of  # noqa: E402
 from edgewright_plugins.ftwt.gates import Rule, gate_, gates, targets  # noqa: E402
+from edgewright_plugins.ftwt.job import block_for  # noqa: E402
 from edgewright_plugins.ftwt.learn import firing, freeze, groups, settings, wire  # noqa: E402
 from edgewright_plugins.ftwt.speed import heats, largest, usual  # noqa: E402
 from edgewright_plugins.lower.export import lower_module  # noqa: E402
@@ -141,12 +142,26 @@ def test_the_graph_computes_what_the_masks_say(make: Callable[[], nn.Module], ba
     assert not all(all(each) for each in seen)
 
 
+def test_blocks_are_as_wide_as_what_the_target_computes_at_once(rig: Rig) -> None:
+    rigged = rig_with(rig, vgg(widths=(32, 48, 64), classes=5))
+    model, context = rigged.models("torch")["vit"], rigged.context("vit", "wide")
+    for isa, features, block in (("x86_64", ("avx2",), 8), ("x86_64", ("avx512bw",), 16), ("aarch64", ("asimd",), 8)):
+        assert block_for(replace(context.target, isa=isa, features=features)) == block
+    for asked, block in ((0, block_for(context.target)), (4, 4)):
+        decision = FTWT.decide(model, Params(mass=0.5, block=asked), context)
+        assert {unit["block"] for unit in decision["units"]} == {block}
+        assert decision["params"]["block"] == block
+
+
 def test_an_input_of_nothing_is_no_error() -> None:
     net = gate_(vgg(), units_of(vgg(), [torch.zeros(1, 3, 8, 8)], 8))
     nn.init.zeros_(net[0].weight)
     nn.init.constant_(net[1].bias, -1.0)
     net[1].running_mean.zero_()
     random_gates(net)
+    for each in gates(net):  # what nothing is told would be about 0, and rounding would say which blocks fire
+        nn.init.constant_(each.predict.bias[1:], 1.0)
+        nn.init.constant_(each.predict.bias[:1], -1.0)
     image = np.zeros((1, 3, 8, 8), np.float32)
     graph = onnxkit.pack(lower_module(copy.deepcopy(net), {"image": image}, ["logits"]))
     got = next(iter(onnxkit.run(graph, [{"image": image}], ["logits"])))[0]
