@@ -54,6 +54,13 @@ COUNTER = """
 counter (float[N, 2] x, float[N, 2] before) => (float[N, 2] y, float[N, 2] after)
 { after = Add(x, before) y = Exp(after) }
 """
+STEPWISE = """
+<ir_version: 8, opset_import: ["" : 17]>
+stepwise (float[N, 1, 2] x, float[N, 1, 2] before, float[N, 2] level)
+  => (float[N, 1, 2] y, float[N, 2] last, float[N, 1, 2] after)
+<int64[1] one = {1}>
+{ after = Add(x, before) flat = Squeeze(after, one) last = Add(flat, level) y = Exp(after) }
+"""
 TURNS = """
 <ir_version: 8, opset_import: ["" : 17]>
 turns (int64[N] x) => (float[64, 64] y)
@@ -304,6 +311,32 @@ def test_state_goes_from_run_to_run_and_not_from_block_to_block(agent: Agent, co
     opened = agent.open(counter)
     assert agent.infer(opened, {"x": ones(4, 2)}).keys() == {"y"}
     assert np.allclose(agent.infer(opened, {"x": ones(4, 2)})["y"], np.e)
+
+
+def test_a_bundle_whose_example_has_many_steps_runs_them_in_turn(agent: Agent, make_bundle: MakeBundle) -> None:
+    rng = np.random.default_rng(0)
+    example = {"x": ones(1, 5, 2), "level": ones(1, 2)}
+    bundle = make_bundle(
+        STEPWISE, name="steps", state=[State("after", "before")], files={"example/inputs.npz": example}
+    )
+    opened = agent.open(bundle)
+    x, level = rng.standard_normal((3, 4, 2)).astype(np.float32), rng.standard_normal((3, 2)).astype(np.float32)
+    for batch in (1, 2, 3):
+        found = agent.infer(opened, {"x": x, "level": level}, batch=batch)
+        assert found.keys() == {"y", "last"}
+        np.testing.assert_allclose(found["y"], np.exp(x.cumsum(1)), rtol=1e-5)
+        np.testing.assert_allclose(found["last"], x.sum(1) + level, rtol=1e-5)
+    one = agent.infer(opened, {"x": x[:, :1], "level": level})
+    np.testing.assert_allclose(one["y"], np.exp(x[:, :1]), rtol=1e-5)
+
+
+def test_steps_that_differ_in_number_are_refused(agent: Agent, make_bundle: MakeBundle) -> None:
+    both = STEPWISE.replace("float[N, 2] level", "float[N, 1, 2] level").replace(
+        "Add(flat, level)", "Squeeze(level, one)"
+    )
+    opened = agent.open(make_bundle(both, name="both", state=[State("after", "before")]))
+    with pytest.raises(InputError, match=r"different numbers of steps on axis 1: .*; give as many of each"):
+        agent.infer(opened, {"x": ones(1, 3, 2), "level": ones(1, 4, 2)})
 
 
 def test_a_rest_may_be_one_of_work(agent: Agent) -> None:

@@ -92,6 +92,30 @@ Array gather(const Array &array, const std::vector<int64_t> &rows) {
   return taken;
 }
 
+Array step(const Array &array, int64_t at) {
+  Shape shape = array.shape;
+  shape[1] = 1;
+  Array one = make(array.dtype, shape);
+  size_t bytes = array.stride() / static_cast<size_t>(array.shape[1]);
+  for (size_t row = 0; row < static_cast<size_t>(shape[0]); row++)
+    std::memcpy(one.data.get() + row * bytes, array.data.get() + row * array.stride() + static_cast<size_t>(at) * bytes,
+                bytes);
+  return one;
+}
+
+Array in_time(const std::vector<Array> &parts) {
+  Shape shape = parts.front().shape;
+  shape[1] = static_cast<int64_t>(parts.size());
+  Array all = make(parts.front().dtype, shape);
+  char *to = all.data.get();
+  for (size_t row = 0; row < static_cast<size_t>(shape[0]); row++)
+    for (const Array &part : parts) {
+      std::memcpy(to, part.data.get() + row * part.stride(), part.stride());
+      to += part.stride();
+    }
+  return all;
+}
+
 Array stacked(const std::string &name, const std::vector<Array> &parts) {
   Shape shape = parts.front().shape;
   shape[0] = 0;

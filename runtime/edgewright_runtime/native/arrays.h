@@ -61,6 +61,12 @@ Array slice(const Array &array, int64_t begin, int64_t end);
 /* Those entries of axis 0, copied. */
 Array gather(const Array &array, const std::vector<int64_t> &rows);
 
+/* Entry `at` of axis 1, copied; axis 1 stays, with a size of 1. */
+Array step(const Array &array, int64_t at);
+
+/* Arrays of one shape, of size 1 on axis 1, joined there; copied. */
+Array in_time(const std::vector<Array> &parts);
+
 /* Stacked on axis 0, copied. Raises: InputError for `name` when they differ in anything else. */
 Array stacked(const std::string &name, const std::vector<Array> &parts);
 

@@ -19,6 +19,8 @@ std::string TensorSpec::describe() const {
   return name + " " + dtype + " [" + joined(sizes) + "]";
 }
 
+bool TensorSpec::one_step() const { return shape.size() > 1 && !shape[1].free && shape[1].size == 1; }
+
 std::vector<TensorSpec> Signature::fed() const {
   std::vector<TensorSpec> given;
   for (const TensorSpec &spec : inputs) {
@@ -26,6 +28,28 @@ std::vector<TensorSpec> Signature::fed() const {
     if (!kept) given.push_back(spec);
   }
   return given;
+}
+
+std::vector<Arrays> Signature::steps(const Arrays &inputs) const {
+  Names found, listed;
+  int64_t length = 1;
+  for (const TensorSpec &spec : fed()) {
+    const Array *array = find(inputs, spec.name);
+    if (state.empty() || !array || !spec.one_step() || array->shape.size() != spec.shape.size() || array->shape[1] < 2)
+      continue;
+    found.push_back(spec.name);
+    listed.push_back(spec.name + " " + std::to_string(array->shape[1]));
+    if (found.size() > 1 && array->shape[1] != length)
+      throw InputError("inputs hold different numbers of steps on axis 1: " + joined(listed) +
+                       "; give as many of each");
+    length = array->shape[1];
+  }
+  if (found.empty()) return {inputs};
+  std::vector<Arrays> taken(static_cast<size_t>(length), inputs);
+  for (int64_t at = 0; at < length; at++)
+    for (auto &[name, array] : taken[static_cast<size_t>(at)])
+      if (std::find(found.begin(), found.end(), name) != found.end()) array = step(array, at);
+  return taken;
 }
 
 bool Variant::gated() const {

@@ -24,6 +24,9 @@ struct TensorSpec {
 
   /* As people write it: `image float32 [1, 3, 224, 224]`. */
   std::string describe() const;
+
+  /* Whether a run takes, or gives, one step of axis 1. */
+  bool one_step() const;
 };
 
 struct State {
@@ -36,6 +39,10 @@ struct Signature {
 
   /* The inputs a caller gives: all but the recurrent ones. */
   std::vector<TensorSpec> fed() const;
+
+  /* What each run takes of inputs that may hold many steps of a recurrent model on axis 1, from the first on. The others
+   * go to every step; where nothing holds several, the inputs as they are. Raises: InputError when lengths differ. */
+  std::vector<Arrays> steps(const Arrays &inputs) const;
 };
 
 /* Rows whose score is at least the threshold leave; without one, none do. */

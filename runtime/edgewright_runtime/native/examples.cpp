@@ -5,7 +5,9 @@
 
 namespace edgewright {
 
-Arrays read_example(const Bundle &bundle) { return read_npz(bundle.path + "/example/inputs.npz"); }
+Arrays read_example(const Bundle &bundle) {
+  return bundle.signature.steps(read_npz(bundle.path + "/example/inputs.npz")).front();
+}
 
 Stream open_stream(const Bundle &bundle, const Arrays &example) {
   std::string place = bundle.path + "/example/stream.npz";

@@ -6,7 +6,7 @@
 
 namespace edgewright {
 
-/* Raises: InputError. */
+/* What one run takes, so the first step of it where it holds many. Raises: InputError. */
 Arrays read_example(const Bundle &bundle);
 
 /* Inputs without an end: the same each time, or the next rows of a stream, from the start again when all were seen. */

@@ -94,21 +94,33 @@ class Parts {
   std::vector<std::pair<std::string, std::vector<Array>>> parts_;
 };
 
+/* An output of the steps of one example: joined on axis 1 where a run gives one of size 1, else the last. */
+static Array answer(const Signature &signature, const std::string &name, const std::vector<Result> &results) {
+  std::vector<Array> found;
+  for (const Result &result : results) {
+    const Array *output = find(result.outputs, name);
+    if (!output) throw BundleError("the last stage does not give the model's output " + quoted(name));
+    found.push_back(*output);
+  }
+  bool joins = std::any_of(signature.outputs.begin(), signature.outputs.end(),
+                           [&](const TensorSpec &spec) { return spec.name == name && spec.one_step(); });
+  return joins && found.size() > 1 ? in_time(found) : found.back();
+}
+
 Answers infer(Loaded &loaded, const Arrays &arrays, int64_t batch, const RunOptions &options) {
   Parts parts;
   Answers answers;
+  const Signature &signature = loaded.bundle().signature;
   for (const Block &block : blocks_of(loaded, arrays, batch)) {
     loaded.reset();
-    Result result = loaded.run(block.feeds, options);
-    for (const std::string &name : answers_of(loaded.bundle().signature)) {
-      const Array *output = find(result.outputs, name);
-      if (!output) throw BundleError("the last stage does not give the model's output " + quoted(name));
-      parts.add(block, name, *output);
-    }
-    size_t examples = std::min(static_cast<size_t>(block.examples), result.exits.size());
-    answers.exits.insert(answers.exits.end(), result.exits.begin(),
-                         result.exits.begin() + static_cast<std::ptrdiff_t>(examples));
-    answers.spent.push_back(result.spent);
+    std::vector<Result> results;
+    for (const Arrays &feeds : signature.steps(block.feeds)) results.push_back(loaded.run(feeds, options));
+    for (const std::string &name : answers_of(signature)) parts.add(block, name, answer(signature, name, results));
+    const auto &exits = results.back().exits;
+    size_t examples = std::min(static_cast<size_t>(block.examples), exits.size());
+    answers.exits.insert(answers.exits.end(), exits.begin(), exits.begin() + static_cast<std::ptrdiff_t>(examples));
+    answers.spent.push_back(0);
+    for (const Result &result : results) answers.spent.back() += result.spent;
   }
   answers.outputs = parts.stacked();
   return answers;
