@@ -14,7 +14,7 @@ import onnxruntime
 from kernel_cases import Comparison
 from onnx import NodeProto, helper, numpy_helper
 
-from edgewright.onnxkit import EXACT_PRODUCTS
+from edgewright.onnxkit import ask_for_exact_products
 from edgewright_exporters.kernels import dot, gelu
 from edgewright_exporters.loader.build import LIBRARIES, loader_object
 from edgewright_exporters.tir import builder
@@ -117,7 +117,7 @@ def one_thread(kernels: Path | None) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
-    settings.add_session_config_entry(*EXACT_PRODUCTS)
+    ask_for_exact_products(settings)
     settings.add_session_config_entry("edgewright.threads", "1")
     if kernels is not None:
         settings.register_custom_ops_library(str(kernels))

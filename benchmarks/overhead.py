@@ -22,7 +22,7 @@ import onnxruntime
 import edgewright_runtime
 from edgewright.bundle import open_bundle
 from edgewright.measuring.stats import median_interval
-from edgewright.onnxkit import EXACT_PRODUCTS
+from edgewright.onnxkit import ask_for_exact_products
 from edgewright.verbs.subject import example_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def measure(path: Path, pairs: int) -> Overhead:
     ours = edgewright_runtime.load(path, threads=1)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    settings.add_session_config_entry(*EXACT_PRODUCTS)
+    ask_for_exact_products(settings)
     bare = onnxruntime.InferenceSession(
         str(bundle.artifacts[0].path), settings, providers=[bundle.plan.placements[0].provider]
     )

@@ -28,7 +28,7 @@ import onnxruntime
 
 from edgewright.bundle import Bundle, open_bundle
 from edgewright.errors import EdgewrightError
-from edgewright.onnxkit import EXACT_PRODUCTS
+from edgewright.onnxkit import ask_for_exact_products
 from edgewright.types import Arrays
 from edgewright.verbs.subject import example_of
 
@@ -90,7 +90,7 @@ def bare_session(bundle: Bundle) -> onnxruntime.InferenceSession:
         raise EdgewrightError(f"{bundle.path} holds more than one ONNX file; the control runs one")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry(*EXACT_PRODUCTS)
+    ask_for_exact_products(options)
     graph = str(bundle.artifacts[0].path)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

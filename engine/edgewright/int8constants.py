@@ -9,10 +9,12 @@ import onnx
 
 WEIGHT, ZERO_POINT = 0, 2
 """Inputs of a `DequantizeLinear`."""
+OF_INTEGERS = 1, 3
+"""The same of a `MatMulInteger`."""
 
 
 def part_int8_constants(graph: onnx.GraphProto) -> None:
-    """Give each reader of dequantised int8 weights a `DequantizeLinear` and constants of its own.
+    """Give each reader of dequantised int8 weights a `DequantizeLinear`, and each product of bytes its own constants.
 
     On x86 without VNNI onnxruntime makes such weights unsigned (see `onnxkit.EXACT_PRODUCTS`), one reader after the
     other, and up to version 1.32 refuses the second one that meets the same weights or the same zero point.
@@ -27,9 +29,10 @@ def part_int8_constants(graph: onnx.GraphProto) -> None:
     taken = set[str]()
     for node in makers:
         for each in (node, *more[id(node)]):
-            for at in (WEIGHT, ZERO_POINT):
-                if at < len(each.input) and each.input[at] in held:
-                    each.input[at] = _own(graph, held, each, at, taken)
+            _take(graph, held, each, (WEIGHT, ZERO_POINT), taken)
+    for node in graph.node:
+        if node.op_type == "MatMulInteger":
+            _take(graph, held, node, OF_INTEGERS, taken)
     _insert(graph, more)
 
 
@@ -43,18 +46,24 @@ def _copies(node: onnx.NodeProto, readers: list[tuple[onnx.NodeProto, int]]) -> 
         yield copy
 
 
-def _own(
-    graph: onnx.GraphProto, held: dict[str, onnx.TensorProto], node: onnx.NodeProto, at: int, taken: set[str]
-) -> str:
-    """The name of the constant that a node reads, of a copy where another node has `taken` it."""
-    name = node.input[at]
-    if name in taken:
-        copy = onnx.TensorProto()
-        copy.CopyFrom(held[name])
-        copy.name = name = f"{name}:{node.output[0]}"
-        graph.initializer.append(copy)
-    taken.add(name)
-    return name
+def _take(
+    graph: onnx.GraphProto,
+    held: dict[str, onnx.TensorProto],
+    node: onnx.NodeProto,
+    places: tuple[int, int],
+    taken: set[str],
+) -> None:
+    """Let a node read copies of those constants that another node has `taken`."""
+    for at in places:
+        name = node.input[at] if at < len(node.input) else ""
+        if name not in held:
+            continue
+        if name in taken:
+            copy = onnx.TensorProto()
+            copy.CopyFrom(held[name])
+            copy.name = node.input[at] = f"{name}:{node.output[0]}"
+            graph.initializer.append(copy)
+        taken.add(name)
 
 
 def _insert(graph: onnx.GraphProto, more: dict[int, list[onnx.NodeProto]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnx import helper
 
 from edgewright.errors import EdgewrightError
 from edgewright.int8constants import part_int8_constants
+from edgewright.machine import listed_features, products_are_exact
 from edgewright.types import Array, Arrays, Graph, GraphFile, Stage, TensorSpec, Variant
 
 OLDEST_IR = 4
@@ -25,7 +27,7 @@ FUNCTIONS_IR = 8
 EXACT_PRODUCTS = ("session.x64quantprecision", "1")
 """The setting of a session that keeps sums of integer products exact on x86 without VNNI. There onnxruntime's usual
 kernel for signed weights cuts sums off at 16 bits, which is wrong by a lot; weights within 7 bits never reach that end
-and keep this kernel, others take a slower one. CPUs with VNNI are not affected."""
+and keep this kernel, others take a slower one."""
 
 
 DATA_DEPENDENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Unique"})
@@ -92,6 +94,16 @@ def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(dims))
 
 
+def ask_for_exact_products(options: Any) -> None:
+    """Set `EXACT_PRODUCTS` where this host's CPU needs it."""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        cpuinfo = ""
+    if not products_are_exact(listed_features(cpuinfo)):
+        options.add_session_config_entry(*EXACT_PRODUCTS)
+
+
 def session(graph: bytes | Path, *, threads: int = 1) -> ort.InferenceSession:
     """The graph, loaded on this host's CPU with onnxruntime's warnings off.
 
@@ -100,7 +112,7 @@ def session(graph: bytes | Path, *, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    options.add_session_config_entry(*EXACT_PRODUCTS)
+    ask_for_exact_products(options)
     model = graph if isinstance(graph, bytes) else str(graph)
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

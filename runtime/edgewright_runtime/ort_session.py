@@ -12,8 +12,10 @@ from statistics import median
 from typing import Any
 
 from edgewright.errors import DeviceError, InputError, suggest
+from edgewright.machine import products_are_exact
 from edgewright.types import Dim, TensorSpec
 from edgewright_runtime.ort import CPU
+from edgewright_runtime.processor import find_features, find_isa, read_cpuinfo
 
 
 def _exceptions(module: Any) -> Iterator[type[Exception]]:
@@ -152,8 +154,9 @@ def _session_options(options: Mapping[str, Any]) -> Any:
     # Threads may spin between the nodes of a run, but not between runs, where something else may be timed.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     # Without VNNI, x86 kernels for signed weights cut off sums of products at 16 bits: answers would be wrong. With
-    # this, weights of more than 7 bits take an exact kernel there; all other weights and CPUs are as they were.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    # this, weights of more than 7 bits take an exact kernel there.
+    if not products_are_exact(find_features(find_isa(), read_cpuinfo())):
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     if options.get("provider", CPU) != CPU and not options.get("allow_fallback"):
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if options.get("share_memory") and _share_memory():

@@ -20,6 +20,8 @@ CONSTANTS: dict[str, Any] = {
     "z": np.int8(0),
     "xs": np.float32(2**-3),
     "xz": np.uint8(3),
+    "ss": np.full(8, 2**-7, np.float32),
+    "zs": np.zeros(8, np.int8),
 }
 HEAD = "xf = DequantizeLinear(x, xs, xz) wf = DequantizeLinear(w, s, z) a = MatMul(xf, wf)"
 MORE = "q = QuantizeLinear(a, xs, xz) af = DequantizeLinear(q, xs, xz)"
@@ -28,6 +30,12 @@ GRAPHS = {
     "one weight, two nodes": f"{HEAD} {MORE} vf = DequantizeLinear(w, s, z) y = MatMul(af, vf)",
     "one zero point": f"{HEAD} {MORE} vf = DequantizeLinear(v, s, z) y = MatMul(af, vf)",
     "nothing shared": f"{HEAD} y = Relu(a)",
+    "products of bytes": """
+        xf = DequantizeLinear(x, xs, xz)
+        q, qs, qz = DynamicQuantizeLinear(xf)
+        n = MatMulInteger(q, w, qz, zs) m = Cast <to = 1> (n) f = Mul(qs, ss) a = Mul(m, f)
+        p, ps, pz = DynamicQuantizeLinear(a)
+        o = MatMulInteger(p, v, pz, zs) l = Cast <to = 1> (o) e = Mul(ps, ss) y = Mul(l, e)""",
 }
 
 
@@ -44,7 +52,9 @@ def test_a_graph_with_shared_int8_constants_opens_and_answers_the_same(name: str
     proto = graph(name)
     before = proto.SerializeToString(deterministic=True)
     feed = {"x": RNG.integers(0, 256, (4, 8)).astype(np.uint8)}
-    [[found]] = onnxkit.run(onnxkit.pack(proto), [feed])
+    exact = ort.SessionOptions()
+    exact.add_session_config_entry(*onnxkit.EXACT_PRODUCTS)
+    (found,) = ort.InferenceSession(onnxkit.pack(proto), exact, providers=["CPUExecutionProvider"]).run(None, feed)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     (wanted,) = ort.InferenceSession(before, options, providers=["CPUExecutionProvider"]).run(None, feed)

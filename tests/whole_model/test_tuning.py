@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,23 @@ def test_a_killed_search_leaves_no_process_and_goes_on_with_what_it_found(isa: I
     (again,) = perform([{**task, "seconds": spent}], isa, command=COMMAND, hear=said.append)
     assert (again.value, said) == (outcome.value, []), "what was spent counts"
     assert_it_is_used(isa, task, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "intrinsic"),
+    [
+        ("x86-64-v4-vnni", "dot_16x4_vnni"),
+        ("x86-64-v4", "dot_16x4_avx512"),
+        ("armv8.2-a-dot", "dot_4x4_i8i8s32_sdot"),
+    ],
+)
+def test_the_instructions_that_a_search_may_take_are_known(name: str, intrinsic: str):
+    asks = (
+        "import sys; from edgewright_exporters.tir.isa import isa_named; "
+        "from edgewright_exporters.whole_model.tuning import read_intrinsics; read_intrinsics(isa_named(sys.argv[1])); "
+        "from tvm.s_tir import TensorIntrin; TensorIntrin.get(sys.argv[2])"
+    )
+    subprocess.run([sys.executable, "-c", asks, name, intrinsic], check=True, timeout=120)
 
 
 def assert_it_is_used(isa: Isa, task: Any, folder: Path) -> None:

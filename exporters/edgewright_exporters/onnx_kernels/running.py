@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgewright.onnxkit import EXACT_PRODUCTS
+from edgewright.onnxkit import ask_for_exact_products
 from edgewright.types import Array, Arrays
 
 
@@ -30,7 +30,7 @@ def session(file: Path, library: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry(*EXACT_PRODUCTS)
+    ask_for_exact_products(options)
     options.add_session_config_entry("edgewright.threads", "1")
     options.register_custom_ops_library(str(library))
     return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -51,7 +53,7 @@ def tune(task: Mapping[str, Any], isa: Isa, command: Sequence[str], say: Say) ->
     Raises:
         RefusedError: when another process is searching in this folder.
     """
-    _leave_out_intrinsics()
+    read_intrinsics(isa)
     from tvm.s_tir import meta_schedule
 
     from edgewright_exporters.whole_model.importing import CALLER, imported
@@ -77,10 +79,16 @@ def tune(task: Mapping[str, Any], isa: Isa, command: Sequence[str], say: Say) ->
         return {"functions": len(own), "records": len(database)}
 
 
-def _leave_out_intrinsics() -> None:
-    """TVM would read its intrinsics first, those for GPUs too: a minute for nothing that is searched here."""
+def read_intrinsics(isa: Isa) -> None:
+    """Those of the machine alone. TVM would read all of its intrinsics, GPUs' too: a minute for nothing."""
     name = "tvm.s_tir.tensor_intrin"
-    sys.modules.setdefault(name, ModuleType(name))
+    if name in sys.modules:
+        return
+    package, parent = ModuleType(name), find_spec("tvm.s_tir")
+    places = parent.submodule_search_locations if parent else None
+    package.__path__ = [str(Path(place) / "tensor_intrin") for place in places or ()]
+    sys.modules[name] = package
+    import_module(f"{name}.{'x86' if isa.machine == 'x86_64' else 'arm_cpu'}")
 
 
 def _hold(lock: Any, folder: Path) -> None:

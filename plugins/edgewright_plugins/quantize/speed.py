@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from edgewright.errors import RecipeError, RefusedError
+from edgewright.machine import products_are_exact
 from edgewright.types import Target
 from edgewright_plugins.qdq.place import Scheme, quantised_nodes
 from edgewright_plugins.quantize import Params
@@ -14,8 +15,6 @@ from edgewright_plugins.quantize.slow import same_operators
 
 MUCH = 0.05
 """A node loses much when it loses this share of the whole float graph's time."""
-VNNI = {"avx512_vnni", "avx_vnni"}
-"""x86 with either of these multiplies bytes of all 8 bits at full speed."""
 NEAR = 0.8
 """Static schemes this close to the best of them, unsigned or signed, may change places without slow nodes."""
 
@@ -54,7 +53,7 @@ def quick_bits(target: Target) -> int:
     Its instruction adds pairs of products in 16 bits, which two products of 8-bit weights overflow; onnxruntime takes
     slower ones for these (`onnxkit.EXACT_PRODUCTS`).
     """
-    return 7 if target.isa.startswith("x86") and not VNNI & set(target.features) else 8
+    return 7 if target.isa.startswith("x86") and not products_are_exact(target.features) else 8
 
 
 def quick(job: Job, scheme: Scheme) -> Scheme:

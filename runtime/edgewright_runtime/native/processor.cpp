@@ -74,6 +74,11 @@ static std::string lacking(const Needs &needs, const std::string &isa, const Nam
   return joined(missing) + ", which this CPU lacks (it has " + joined(features) + ")";
 }
 
+bool products_are_exact(const Names &features) {
+  return std::any_of(features.begin(), features.end(),
+                     [](const std::string &name) { return name == "avx512_vnni" || name == "avx_vnni"; });
+}
+
 void check_processor(const Companion &library) {
   if (!library.needs) return;
   std::string isa = find_isa(), lacks = lacking(*library.needs, isa, find_features(isa, read_cpuinfo()));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "files.h"
+#include "processor.h"
 #include "providers.h"
 
 namespace edgewright {
@@ -52,7 +53,7 @@ static Owned<OrtSessionOptions> settings_of(const Ort &ort, const SessionOptions
   check(api.SetIntraOpNumThreads(made, options.threads));
   check(api.SetInterOpNumThreads(made, 1));
   entry("session.force_spinning_stop", "1");
-  entry("session.x64quantprecision", "1");
+  if (!products_are_exact(find_features(find_isa(), read_cpuinfo()))) entry("session.x64quantprecision", "1");
   if (options.provider != CPU && !options.allow_fallback) entry("session.disable_cpu_ep_fallback", "1");
   if (options.share_memory) {
     ort.share_memory();
