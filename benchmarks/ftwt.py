@@ -26,7 +26,7 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
-from trained_pages import Forms, mean_told, page_command, results, speeds, with_kernels
+from trained_pages import Forms, mean_told, page_command, results, speeds, with_kernels, written
 from training_runs import RESULTS, limited, train_command
 
 from edgewright.bench import Bench
@@ -254,7 +254,8 @@ def write_page(options: argparse.Namespace) -> None:
         "",
         f"Written by `benchmarks/ftwt.py page`. VGG-11 (`benchmarks/networks.py`) on CIFAR-10, {task.size('test')} "
         f"images to test; top-1 in %. The whole network: {whole:.2f}. `estimate` is the share of multiply-accumulates "
-        "promised before training, `left` what masks leave after it, predictors counted, both in %; means over seeds.",
+        "promised before training, `left` what masks leave after it, predictors counted, both in %; means over seeds. "
+        f"{DISTILL} of the loss are from the whole network's answers.",
         "",
         "| budget | way | seeds | epochs, examples | estimate | left | predicted right | test | loss on test |",
         "|---" * 9 + "|",
@@ -270,7 +271,7 @@ def write_page(options: argparse.Namespace) -> None:
         "|---|---|",
         *(f"| {name} | {ratio} |" for name, ratio in told.items()),
     ]
-    PAGE.write_text("\n".join(lines) + "\n")
+    written(PAGE, lines)
 
 
 def _case(result: dict[str, Any]) -> tuple[float, int, int, int]:

@@ -24,7 +24,7 @@ from networks import trained
 from token_slim import LEARNING
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
-from trained_pages import TITLES, page_command, results, seeds_row, speeds
+from trained_pages import TITLES, page_command, results, seeds_row, speeds, written
 from training_runs import Case, limited, train_command
 
 from edgewright.bench import Bench
@@ -125,7 +125,8 @@ def write_page(options: argparse.Namespace) -> None:
         "# Semantic tokens on CIFAR-10",
         "",
         "Written by `benchmarks/stvit.py page`. ViT (`benchmarks/networks.py`: 64 tokens, 6 blocks), 16 tokens after "
-        f"block 2, on CIFAR-10, {task.size('test')} images to test; top-1 in %. The whole network: selection "
+        f"block 2, on CIFAR-10, learning rate {LEARNING['rate']}, {LEARNING['distill']} of the loss from the whole "
+        f"network's answers; {task.size('test')} images to test; top-1 in %. The whole network: selection "
         f"{whole['selection']:.2f}, test {whole['test']:.2f}. Speed: {where}, batch 1, interleaved, 95 % interval; it "
         "does not depend on weights.",
         "",
@@ -137,7 +138,7 @@ def write_page(options: argparse.Namespace) -> None:
         "tokens; `unguided` has learned vectors in the place of these means. All learn from labels and from the whole "
         "network. Accuracies are means over seeds.",
     ]
-    PAGE.write_text("\n".join(lines) + "\n")
+    written(PAGE, lines)
 
 
 # ------------------------------------------------------------------ command line

@@ -23,7 +23,7 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 from train_reference import accuracy, cifar10
-from trained_pages import TITLES, page_command, results, seeds_row, speeds
+from trained_pages import TITLES, page_command, results, seeds_row, speeds, written
 from training_runs import limited, train_command
 
 from edgewright.bench import Bench
@@ -164,6 +164,7 @@ def write_page(options: argparse.Namespace) -> None:
         "# Fewer tokens on CIFAR-10",
         "",
         f"Written by `benchmarks/token_slim.py page`. ViT (`benchmarks/networks.py`: 64 tokens, 6 blocks) on CIFAR-10, "
+        f"learning rate {LEARNING['rate']}, {LEARNING['distill']} of the loss from the whole network's answers; "
         f"{task.size('test')} images to test; top-1 in %. The whole network: selection {whole['selection']:.2f}, test "
         f"{whole['test']:.2f}. Speed: {where}, batch 1, interleaved, 95 % interval; it does not depend on weights.",
         "",
@@ -175,7 +176,7 @@ def write_page(options: argparse.Namespace) -> None:
         "drawn by the seed and learns as `slim` does; `merge` is `token-merge`, which learns nothing. Accuracies are "
         "means over seeds.",
     ]
-    PAGE.write_text("\n".join(lines) + "\n")
+    written(PAGE, lines)
 
 
 def _rows(way: str, name: str, every: Sequence[dict[str, Any]], whole: float, told: Mapping[str, str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from edgewright.verbs.subject import bench_for
 
 Forms = Callable[[Bench], Mapping[str, tuple[Model, Plan]]]
 """What is timed, by name, the one that ratios refer to first."""
+EARLIER = "\n## Earlier runs\n"
 TITLES = "| seeds | epochs, examples | before training, selection | selection | test | loss on test | times as fast |"
 
 
@@ -70,6 +71,12 @@ def results(work: Path, page: Path) -> list[dict[str, Any]]:
     rows = (f"{json.dumps(name)}: {json.dumps(result)}" for name, result in sorted(found.items()))
     beside.write_text("{\n" + ",\n".join(rows) + "\n}\n")
     return [found[name] for name in sorted(found)]
+
+
+def written(page: Path, lines: Sequence[str]) -> None:
+    """The page, of these lines and of what it says of earlier runs, which were made otherwise."""
+    _, mark, earlier = page.read_text().partition(EARLIER) if page.exists() else ("", "", "")
+    page.write_text("\n".join(lines) + "\n" + mark + earlier)
 
 
 def seeds_row(title: str, found: Sequence[Mapping[str, Any]], whole: float, speed: str) -> str:

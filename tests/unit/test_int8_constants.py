@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from edgewright import onnxkit
+from edgewright_runtime import ort_session
 
 RNG = np.random.default_rng(0)
 CONSTANTS: dict[str, Any] = {
@@ -76,3 +77,22 @@ def test_each_int8_constant_has_one_reader_on_every_cpu(name: str):
 def test_what_shares_nothing_stays_as_it_is():
     proto = graph("nothing shared")
     assert onnx.load_from_string(onnxkit.pack(proto)).graph == proto.graph
+
+
+@pytest.mark.parametrize(
+    ("features", "asked"), [(("avx2",), "1"), ((), "1"), (("avx512_vnni",), None), (("avx2", "avx_vnni"), None)]
+)
+def test_exact_kernels_are_asked_for_where_the_usual_ones_are_not_exact(
+    features: tuple[str, ...], asked: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """With VNNI they would take the place of quicker ones that are exact as well."""
+    monkeypatch.setattr(onnxkit, "listed_features", lambda _: frozenset(features))
+    monkeypatch.setattr(ort_session, "find_features", lambda *_: frozenset(features))
+    host = ort.SessionOptions()
+    onnxkit.ask_for_exact_products(host)
+    for options in (host, ort_session._session_options({})):
+        try:
+            found = options.get_session_config_entry(onnxkit.EXACT_PRODUCTS[0])
+        except RuntimeError:
+            found = None
+        assert found == asked
