@@ -50,13 +50,15 @@ def infer(
     signature = loaded.bundle.signature
     for block in _blocks(loaded, arrays, batch):
         loaded.reset()
-        results = [
-            loaded.run(feeds, deadline_ms=deadline_ms, through=through) for feeds in signature.steps(block.feeds)
-        ]
-        answers = [{name: each.outputs[name] for name in _answers(loaded)} for each in results]
+        answers: list[dict[str, Any]] = []  # without the states, which may be large and are many
+        left, took = [], 0.0
+        for feeds in signature.steps(block.feeds):
+            result = loaded.run(feeds, deadline_ms=deadline_ms, through=through)
+            answers.append({name: result.outputs[name] for name in _answers(loaded)})
+            left, took = result.exits, took + result.spent_ms
         parts.append(block.kept(_in_time(signature, answers)))
-        exits += results[-1].exits[: block.examples]
-        spent.append(sum(each.spent_ms for each in results))
+        exits += left[: block.examples]
+        spent.append(took)
     return Answers(_stacked(parts), np.array(exits, np.int64), tuple(spent))
 
 

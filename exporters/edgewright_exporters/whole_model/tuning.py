@@ -82,12 +82,11 @@ def tune(task: Mapping[str, Any], isa: Isa, command: Sequence[str], say: Say) ->
 def read_intrinsics(isa: Isa) -> None:
     """Those of the machine alone. TVM would read all of its intrinsics, GPUs' too: a minute for nothing."""
     name = "tvm.s_tir.tensor_intrin"
-    if name in sys.modules:
-        return
-    package, parent = ModuleType(name), find_spec("tvm.s_tir")
-    places = parent.submodule_search_locations if parent else None
-    package.__path__ = [str(Path(place) / "tensor_intrin") for place in places or ()]
-    sys.modules[name] = package
+    if name not in sys.modules:
+        package, parent = ModuleType(name), find_spec("tvm.s_tir")
+        places = parent.submodule_search_locations if parent else None
+        package.__path__ = [str(Path(place) / "tensor_intrin") for place in places or ()]
+        sys.modules[name] = package
     import_module(f"{name}.{'x86' if isa.machine == 'x86_64' else 'arm_cpu'}")
 
 

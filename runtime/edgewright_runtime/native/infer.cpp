@@ -95,32 +95,35 @@ class Parts {
 };
 
 /* An output of the steps of one example: joined on axis 1 where a run gives one of size 1, else the last. */
-static Array answer(const Signature &signature, const std::string &name, const std::vector<Result> &results) {
-  std::vector<Array> found;
-  for (const Result &result : results) {
-    const Array *output = find(result.outputs, name);
-    if (!output) throw BundleError("the last stage does not give the model's output " + quoted(name));
-    found.push_back(*output);
-  }
+static Array in_time(const Signature &signature, const std::string &name, const std::vector<Array> &steps) {
   bool joins = std::any_of(signature.outputs.begin(), signature.outputs.end(),
                            [&](const TensorSpec &spec) { return spec.name == name && spec.one_step(); });
-  return joins && found.size() > 1 ? in_time(found) : found.back();
+  return joins && steps.size() > 1 ? in_time(steps) : steps.back();
 }
 
 Answers infer(Loaded &loaded, const Arrays &arrays, int64_t batch, const RunOptions &options) {
   Parts parts;
   Answers answers;
   const Signature &signature = loaded.bundle().signature;
+  const Names names = answers_of(signature);
   for (const Block &block : blocks_of(loaded, arrays, batch)) {
     loaded.reset();
-    std::vector<Result> results;
-    for (const Arrays &feeds : signature.steps(block.feeds)) results.push_back(loaded.run(feeds, options));
-    for (const std::string &name : answers_of(signature)) parts.add(block, name, answer(signature, name, results));
-    const auto &exits = results.back().exits;
-    size_t examples = std::min(static_cast<size_t>(block.examples), exits.size());
-    answers.exits.insert(answers.exits.end(), exits.begin(), exits.begin() + static_cast<std::ptrdiff_t>(examples));
+    std::vector<std::vector<Array>> found(names.size()); /* without the states, which may be large and are many */
+    Result result;
     answers.spent.push_back(0);
-    for (const Result &result : results) answers.spent.back() += result.spent;
+    for (const Arrays &feeds : signature.steps(block.feeds)) {
+      result = loaded.run(feeds, options);
+      for (size_t i = 0; i < names.size(); i++) {
+        const Array *output = find(result.outputs, names[i]);
+        if (!output) throw BundleError("the last stage does not give the model's output " + quoted(names[i]));
+        found[i].push_back(*output);
+      }
+      answers.spent.back() += result.spent;
+    }
+    for (size_t i = 0; i < names.size(); i++) parts.add(block, names[i], in_time(signature, names[i], found[i]));
+    size_t examples = std::min(static_cast<size_t>(block.examples), result.exits.size());
+    answers.exits.insert(answers.exits.end(), result.exits.begin(),
+                         result.exits.begin() + static_cast<std::ptrdiff_t>(examples));
   }
   answers.outputs = parts.stacked();
   return answers;
