@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from commands import engine
 from edgewright.bundle import is_bundle, open_bundle
 from edgewright_runtime import load
 
@@ -25,13 +26,6 @@ SOON = "quick:seconds=0.2,rounds=3"
 """For what is not about speed."""
 
 pytestmark = pytest.mark.slow
-
-
-def engine(folder: Path, *argv: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in `folder`; the cache lies there too unless another is named."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache or folder / "cache")}
-    command = [sys.executable, "-c", "from edgewright.cli import main; main()", *argv]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")

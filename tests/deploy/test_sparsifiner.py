@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from commands import engine
 from edgewright.bundle import open_bundle
 from edgewright_runtime import load
 
@@ -24,15 +22,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_attention_that_is_sparse_and_slower_is_not_shipped(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "from edgewright.cli import main; main()",
-         "deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), "--apply", "sparsifiner:epochs=0",
-         "--max-drop", "off", "--preset", "quick:seconds=0.2,rounds=3", "--out", "out", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
+    done = engine(
+        tmp_path, "deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), "--apply", "sparsifiner:epochs=0",
+        "--max-drop", "off", "--preset", "quick:seconds=0.2,rounds=3", "--out", "out", "--json",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from commands import engine
 from edgewright.bundle import open_bundle
 from edgewright_runtime import load
 
@@ -30,15 +28,9 @@ pytestmark = pytest.mark.slow
 
 def test_fewer_tokens_exits_and_integers_go_together(tmp_path: Path) -> None:
     applied = [part for method in APPLY for part in ("--apply", method)]
-    command = ("deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), *applied, "--out", "out")
-    done = subprocess.run(
-        [sys.executable, "-c", "from edgewright.cli import main; main()", *command,
-         "--max-drop", "off", "--min-speedup", "off", "--preset", "quick:seconds=0.2,rounds=3", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
+    done = engine(
+        tmp_path, "deploy", f"{NET}:model", "--target", "cpu", "--task", str(DATA), *applied, "--out", "out",
+        "--max-drop", "off", "--min-speedup", "off", "--preset", "quick:seconds=0.2,rounds=3", "--json",
     )  # fmt: skip
     assert done.returncode in (0, 3), done.stderr  # on a machine as slow as CI's int8 may gain no time here
     report = json.loads(done.stdout)
