@@ -328,6 +328,11 @@ def test_a_bundle_whose_example_has_many_steps_runs_them_in_turn(agent: Agent, m
         np.testing.assert_allclose(found["last"], x.sum(1) + level, rtol=1e-5)
     one = agent.infer(opened, {"x": x[:, :1], "level": level})
     np.testing.assert_allclose(one["y"], np.exp(x[:, :1]), rtol=1e-5)
+    short, long = (
+        min(sum(agent.infer_all(opened, {"x": ones(1, steps, 2), "level": ones(1, 2)}).spent_ms) for _ in range(5))
+        for steps in (1, 400)
+    )
+    assert long > 20 * short, "the time of a text is that of all of its steps"
 
 
 def test_steps_that_differ_in_number_are_refused(agent: Agent, make_bundle: MakeBundle) -> None:
